@@ -1,0 +1,130 @@
+"""`Architecture`: plain data that rebuilds any network of the factory, grown or not."""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, Self
+
+from tinygrow.errors import TinygrowError
+from tinygrow.settings.network import MLPSettings, NetworkSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """Everything that determines a network but its weights.
+
+    Attributes:
+        kind: `resnet` or `mlp`.
+        input_shape: channels, height, width of an image.
+        classes: number of logits.
+        stage_widths: channels of each stage's residual stream (`resnet`; empty for `mlp`).
+        blocks: residual blocks of each stage (`resnet`; empty for `mlp`).
+        middle_widths: the widths that growth changes, in order of depth: of each block's first
+            convolution, or of each hidden layer.
+    """
+
+    kind: Literal["resnet", "mlp"]
+    input_shape: tuple[int, int, int]
+    classes: int
+    stage_widths: tuple[int, ...] = ()
+    blocks: tuple[int, ...] = ()
+    middle_widths: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("resnet", "mlp"):
+            raise TinygrowError(f"architecture kind is {self.kind!r}; it must be resnet or mlp")
+        if self.classes < 2:
+            raise TinygrowError(f"{self.classes} classes; a classifier needs at least 2")
+        if min((*self.input_shape, *self.middle_widths, *self.stage_widths)) < 1:
+            raise TinygrowError(f"{self}: every width and size must be at least 1")
+        if self.kind == "resnet":
+            shrink = 2 ** (len(self.stage_widths) - 1)
+            if min(self.input_shape[1:]) < shrink:
+                raise TinygrowError(
+                    f"images of {self.input_shape[1]}x{self.input_shape[2]} are too small for"
+                    f" {len(self.stage_widths)} stages; resize them to at least {shrink}x{shrink}"
+                    " or take fewer stages"
+                )
+            if sum(self.blocks) != len(self.middle_widths):
+                raise TinygrowError(
+                    f"{len(self.middle_widths)} middle widths for {sum(self.blocks)} blocks;"
+                    " give one a block"
+                )
+
+    def with_middle_width(self, index: int, width: int) -> Self:
+        """Return the architecture with one growable width changed."""
+        widths = list(self.middle_widths)
+        widths[index] = width
+        return replace(self, middle_widths=tuple(widths))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Self:
+        """Rebuild from `to_dict`'s value, as it comes out of JSON (lists for tuples)."""
+        try:
+            plain: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in value.items()
+            }
+            return cls(**plain)
+        except TypeError as error:
+            raise TinygrowError(
+                f"not an architecture: {json.dumps(value)[:200]} ({error}); was the file written"
+                " by another version of tinygrow?"
+            ) from error
+
+
+def final_architecture(
+    settings: NetworkSettings, input_shape: tuple[int, int, int], classes: int
+) -> Architecture:
+    """Return the network at full width.
+
+    Args:
+        settings: which network.
+        input_shape: channels, height, width.
+        classes: number of logits.
+    """
+    if isinstance(settings, MLPSettings):
+        return Architecture(
+            kind="mlp", input_shape=input_shape, classes=classes, middle_widths=settings.hidden
+        )
+    stage_widths = tuple(settings.base_width * 2**i for i in range(len(settings.blocks)))
+    middle = tuple(w for w, n in zip(stage_widths, settings.blocks, strict=True) for _ in range(n))
+    return Architecture(
+        kind="resnet",
+        input_shape=input_shape,
+        classes=classes,
+        stage_widths=stage_widths,
+        blocks=settings.blocks,
+        middle_widths=middle,
+    )
+
+
+def seed_architecture(settings: NetworkSettings, final: Architecture) -> Architecture:
+    """Return the network growth begins with: every growable width at `start` of its final value.
+
+    Raises:
+        TinygrowError: a width times `start` is not a whole number.
+    """
+    widths = []
+    for width in final.middle_widths:
+        exact = width * settings.start
+        if abs(exact - round(exact)) > 1e-6 or round(exact) < 1:
+            raise TinygrowError(
+                f"start is {settings.start:g}, and {settings.start:g} of a final width of {width}"
+                f" is {exact:g}; choose a start (such as {_whole_starts(final)}) that makes every"
+                " width whole"
+            )
+        widths.append(round(exact))
+    return replace(final, middle_widths=tuple(widths))
+
+
+def _whole_starts(final: Architecture) -> str:
+    smallest = min(final.middle_widths)
+    starts = [
+        1 / d
+        for d in (2, 4, 8, 16, 32, 64)
+        if smallest % d == 0 and all(w % d == 0 for w in final.middle_widths)
+    ]
+    return ", ".join(f"{s:g}" for s in starts) or "1"

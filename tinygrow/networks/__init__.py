@@ -1,0 +1,1 @@
+"""The networks that grow: plain `torch.nn` modules, rebuilt from an `Architecture`."""

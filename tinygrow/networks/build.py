@@ -1,0 +1,32 @@
+"""From an `Architecture` to a module."""
+
+import torch
+from torch import nn
+
+from tinygrow.architecture import Architecture
+from tinygrow.networks.mlp import MLP
+from tinygrow.networks.resnet import ResNet
+
+
+def build_network(architecture: Architecture, seed: int | None = None) -> nn.Module:
+    """Return the network, freshly initialised on the CPU.
+
+    Convolutions and linear layers get Xavier-normal weights with the gain of ReLU and zero biases,
+    the initialisation of the authors' code (tiny.md 1.12).
+
+    Args:
+        architecture: what to build.
+        seed: of the weights; None leaves PyTorch's own initialisation (for loading weights).
+    """
+    network: nn.Module = (
+        ResNet(architecture) if architecture.kind == "resnet" else MLP(architecture)
+    )
+    if seed is not None:
+        generator = torch.Generator().manual_seed(seed)
+        gain = nn.init.calculate_gain("relu")
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.xavier_normal_(module.weight, gain=gain, generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+    return network

@@ -1,0 +1,156 @@
+"""Every choice of growth. Defaults are the paper's, or its authors' code's where it is silent."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tinygrow.settings.check import above, at_least, one_of, require
+from tinygrow.settings.training import TrainingSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatisticsSettings:
+    """How many images the second-order moments are estimated on, and how (appendix E.2).
+
+    The size is max(`min_images`, factor * c**2 * C_in * C_out) with the paper's measured constants
+    c of the map's size, rounded up to whole mini-batches and clipped to `max_images` and to the
+    training set.
+
+    Attributes:
+        conv_factor: `lu` for pairs of convolutions.
+        linear_factor: `lu` for pairs of linear layers.
+        min_images: lower end.
+        max_images: upper end; 0: the training set.
+        batch_size: images a forward pass; BatchNorm uses the statistics of such a mini-batch.
+        same_sample: estimate N on the images that gave the best update, instead of fresh ones.
+        dtype: of the products; their sums are kept in float64.
+        chunk_megabytes: bound of the im2col patches that are held at once.
+    """
+
+    conv_factor: float = 0.5
+    linear_factor: float = 2.0
+    min_images: int = 200
+    max_images: int = 0
+    batch_size: int = 100
+    same_sample: bool = False
+    dtype: Literal["float32", "float64"] = "float32"
+    chunk_megabytes: int = 256
+
+    def __post_init__(self) -> None:
+        above("conv_factor", self.conv_factor, 0)
+        above("linear_factor", self.linear_factor, 0)
+        at_least("min_images", self.min_images, 2)
+        require(
+            self.max_images == 0 or self.max_images >= self.min_images,
+            "max_images",
+            self.max_images,
+            f"it must be 0 (no limit) or at least min_images ({self.min_images})",
+        )
+        at_least("batch_size", self.batch_size, 2)
+        one_of("dtype", self.dtype, ("float32", "float64"))
+        at_least("chunk_megabytes", self.chunk_megabytes, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolverSettings:
+    """The numerical side of the closed form.
+
+    Attributes:
+        relative_cut: eigenvalues of S and S1 below this share of the largest count as zero.
+        projection: project the desired update on what the existing weights cannot do.
+    """
+
+    relative_cut: float = 1e-6
+    projection: bool = True
+
+    def __post_init__(self) -> None:
+        require(
+            0 < self.relative_cut < 1, "relative_cut", self.relative_cut, "it must be in (0, 1)"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AmplitudeSettings:
+    """Normalisation (appendix E.3), sign and line search of the new neurons.
+
+    Attributes:
+        normalization: `functional` (new activations as large as the layer's own) or `none`.
+        sign: `group` (the better of the two signs of all new neurons at once) or `none`.
+        sign_amplitude: the amplitude factor at which the two signs are compared.
+        images: training images of the line search.
+        smallest_exponent: the search starts at 2**smallest_exponent.
+        largest: the search ends at the largest power of two below this value.
+        search: `first_increase` (stop when the loss rises) or `grid` (try all).
+        tolerance: share of the loss below which two losses count as equal.
+        min_gain: share of the loss that the best amplitude must gain to be accepted.
+        when_rejected: `preserve` adds the neurons with zero fan-out weights, so that the function
+            is kept and widths follow the plan; `skip` adds nothing.
+    """
+
+    normalization: Literal["functional", "none"] = "functional"
+    sign: Literal["group", "none"] = "group"
+    sign_amplitude: float = 1e-8
+    images: int = 1000
+    smallest_exponent: int = -27
+    largest: float = 1.0
+    search: Literal["first_increase", "grid"] = "first_increase"
+    tolerance: float = 1e-7
+    min_gain: float = 1e-8
+    when_rejected: Literal["preserve", "skip"] = "preserve"
+
+    def __post_init__(self) -> None:
+        one_of("normalization", self.normalization, ("functional", "none"))
+        one_of("sign", self.sign, ("group", "none"))
+        above("sign_amplitude", self.sign_amplitude, 0)
+        at_least("images", self.images, 2)
+        above("largest", self.largest, 0)
+        require(
+            2.0**self.smallest_exponent < self.largest,
+            "smallest_exponent",
+            self.smallest_exponent,
+            f"2**smallest_exponent must be below largest ({self.largest})",
+        )
+        one_of("search", self.search, ("first_increase", "grid"))
+        at_least("tolerance", self.tolerance, 0)
+        at_least("min_gain", self.min_gain, 0)
+        one_of("when_rejected", self.when_rejected, ("preserve", "skip"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrowthSettings:
+    """Algorithm 1: what is added, where, when, and how the network trains in between.
+
+    Attributes:
+        method: `tiny`; `random` (random directions, all else as with `tiny`); `none` (the
+            schedule's training alone: the control that never grows).
+        extensions: visits of every site; each adds (final - start) / extensions neurons.
+        epochs_between: Delta t, epochs of training after an extension.
+        train_after: `site` (after every single extension) or `sweep` (after all sites).
+        batch_growth: `sqrt_parameters` multiplies the batch size by the square root of the ratio
+            of parameters at each extension (kept as a real number); `constant` leaves it.
+        optimizer_state: `recreate` after an extension (the paper), or `pad` with zeros.
+        snapshots: keep architecture and weights after every extension.
+        statistics: see `StatisticsSettings`.
+        solver: see `SolverSettings`.
+        amplitude: see `AmplitudeSettings`.
+        training: the recipe.
+    """
+
+    method: Literal["tiny", "random", "none"] = "tiny"
+    extensions: int = 16
+    epochs_between: float = 0.25
+    train_after: Literal["site", "sweep"] = "site"
+    batch_growth: Literal["sqrt_parameters", "constant"] = "sqrt_parameters"
+    optimizer_state: Literal["recreate", "pad"] = "recreate"
+    snapshots: bool = False
+    statistics: StatisticsSettings = field(default_factory=StatisticsSettings)
+    solver: SolverSettings = field(default_factory=SolverSettings)
+    amplitude: AmplitudeSettings = field(default_factory=AmplitudeSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+
+    def __post_init__(self) -> None:
+        one_of("method", self.method, ("tiny", "random", "none"))
+        at_least("extensions", self.extensions, 1)
+        at_least("epochs_between", self.epochs_between, 0)
+        one_of("train_after", self.train_after, ("site", "sweep"))
+        one_of("batch_growth", self.batch_growth, ("sqrt_parameters", "constant"))
+        one_of("optimizer_state", self.optimizer_state, ("recreate", "pad"))

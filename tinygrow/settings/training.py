@@ -1,0 +1,102 @@
+"""How a network is trained: one recipe serves growth and fine-tuning."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tinygrow.settings.check import above, at_least, between, one_of, require
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentationSettings:
+    """What is done to a training image, on the device, before each pass.
+
+    Attributes:
+        crop_padding: pixels of reflected border of which a window of the old size is cut; 0: off.
+        flip: mirror left and right with probability 1/2.
+        cutout: side, in pixels, of a square that is set to the mean; 0: off.
+    """
+
+    crop_padding: int = 4
+    flip: bool = True
+    cutout: int = 0
+
+    def __post_init__(self) -> None:
+        at_least("crop_padding", self.crop_padding, 0)
+        at_least("cutout", self.cutout, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSettings:
+    """Optimiser, schedule and numerics. Defaults: the paper's plain SGD (tiny.md 1.12).
+
+    Attributes:
+        optimizer: `sgd` or `adamw`.
+        learning_rate: peak value.
+        momentum: of SGD.
+        nesterov: Nesterov's momentum.
+        weight_decay: on weights; biases and normalisation parameters are left out.
+        batch_size: images a step (in growth: at the start).
+        schedule: `constant`, `cosine` (to zero), `triangular` (up, then down to zero).
+        warmup_epochs: linear rise from zero before `constant` and `cosine`; with `triangular`
+            the length of the rise.
+        label_smoothing: mass moved from the true class to all classes.
+        ema: decay of an exponential moving average of the weights a step; 0: off.
+        precision: `float32`, `bfloat16` (autocast; statistics and line search stay float32).
+        augmentation: see `AugmentationSettings`.
+    """
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 0.01
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    batch_size: int = 32
+    schedule: Literal["constant", "cosine", "triangular"] = "constant"
+    warmup_epochs: float = 0.0
+    label_smoothing: float = 0.0
+    ema: float = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
+
+    def __post_init__(self) -> None:
+        one_of("optimizer", self.optimizer, ("sgd", "adamw"))
+        above("learning_rate", self.learning_rate, 0)
+        require(0 <= self.momentum < 1, "momentum", self.momentum, "it must be in [0, 1)")
+        require(
+            not self.nesterov or self.momentum > 0,
+            "nesterov",
+            self.nesterov,
+            "it needs momentum > 0",
+        )
+        at_least("weight_decay", self.weight_decay, 0)
+        at_least("batch_size", self.batch_size, 2)
+        one_of("schedule", self.schedule, ("constant", "cosine", "triangular"))
+        at_least("warmup_epochs", self.warmup_epochs, 0)
+        require(
+            0 <= self.label_smoothing < 1,
+            "label_smoothing",
+            self.label_smoothing,
+            "it must be in [0, 1)",
+        )
+        require(0 <= self.ema < 1, "ema", self.ema, "it must be in [0, 1)")
+        one_of("precision", self.precision, ("float32", "bfloat16"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneSettings:
+    """Training at full width.
+
+    Attributes:
+        epochs: passes over the training images (the paper: 250).
+        evaluate_every: epochs between two looks at the validation images; the last epoch always.
+        training: the recipe.
+    """
+
+    epochs: int = 250
+    evaluate_every: int = 1
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+
+    def __post_init__(self) -> None:
+        at_least("epochs", self.epochs, 0)
+        at_least("evaluate_every", self.evaluate_every, 1)
+        between("warmup_epochs", self.training.warmup_epochs, 0, max(self.epochs, 0))
