@@ -1,0 +1,1 @@
+"""One trainer for growth and fine-tuning: batches, recipe, loop, evaluation."""
