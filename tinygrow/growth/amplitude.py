@@ -1,0 +1,215 @@
+"""How large the new neurons enter: normalisation, sign, line search (tiny.md 1.9, appendix E.3).
+
+All three look at a trial copy of the network that is widened for good and whose new weights are
+then scaled, so what is measured is what training will see; BatchNorm uses the mini-batch's
+statistics, as everywhere in growth.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tinygrow.growth.patches import check_layer
+from tinygrow.growth.sites import Site
+from tinygrow.growth.statistics import apply_layer, batch_statistics
+from tinygrow.growth.surgery import NewUnits, widen
+from tinygrow.settings.growth import AmplitudeSettings
+from tinygrow.training.batches import Batch
+from tinygrow.training.device import full_float32
+
+
+@dataclass(frozen=True, slots=True)
+class Amplitude:
+    """The outcome of the search.
+
+    Attributes:
+        units: as they are to be added (zero fan-out where rejected and kept), or None: add none.
+        sign: +1 or -1, of fan-in and fan-out together.
+        factor: chosen amplitude gamma; fan-in and fan-out carry its square root. 0: rejected.
+        amplitudes: all gamma that were tried, from 0 upwards.
+        losses: mean training loss at each.
+    """
+
+    units: NewUnits | None
+    sign: int
+    factor: float
+    amplitudes: tuple[float, ...]
+    losses: tuple[float, ...]
+
+    @property
+    def rejected(self) -> bool:
+        """Whether no amplitude lowered the loss enough."""
+        return self.factor == 0.0
+
+    @property
+    def loss_before(self) -> float:
+        """Mean loss without the new neurons."""
+        return self.losses[0]
+
+    @property
+    def loss_after(self) -> float:
+        """Mean loss with the neurons as they are added."""
+        return self.losses[self.amplitudes.index(self.factor)]
+
+
+class Trial:
+    """A widened copy of a network whose new units can be scaled.
+
+    Args:
+        network: is copied, not changed.
+        site: where.
+        units: at amplitude factor 1.
+    """
+
+    def __init__(self, network: nn.Module, site: Site, units: NewUnits) -> None:
+        self.network = copy.deepcopy(network)
+        self.site = site
+        self.units = units
+        widen(self.network, site, units)
+
+    @torch.no_grad()
+    def set(self, fan_in: float, fan_out: float) -> None:
+        """Multiply the new units' fan-in (with bias) and fan-out."""
+        first, second = self._layers()
+        count = len(self.units)
+        first.weight[-count:] = self.units.fan_in * fan_in
+        second.weight[:, -count:] = self.units.fan_out * fan_out
+        if first.bias is not None and self.units.bias is not None:
+            first.bias[-count:] = self.units.bias * fan_in
+
+    @torch.no_grad()
+    def loss(self, batches: Sequence[Batch], label_smoothing: float) -> float:
+        """Return the mean loss over the batches, summed in float64."""
+        total, images = 0.0, 0
+        with batch_statistics(self.network), full_float32():
+            for x, y in batches:
+                losses = F.cross_entropy(
+                    self.network(x), y, reduction="none", label_smoothing=label_smoothing
+                )
+                total += float(losses.double().sum())
+                images += len(y)
+        return total / images
+
+    @torch.no_grad()
+    def norm_ratios(self, batch: Batch) -> tuple[float, float]:
+        """Return how much smaller the new units are than the old, in Frobenius norms.
+
+        The first number compares pre-activations of the widened layer (old units against new), the
+        second outputs of the layer behind it (without bias; old units' share against new).
+        """
+        first, second = self._layers()
+        kept: dict[str, torch.Tensor] = {}
+
+        def keep(_: nn.Module, __: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            kept["z"] = output
+
+        def keep_input(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            kept["h"] = inputs[0]
+
+        handles = [
+            first.register_forward_hook(keep),
+            second.register_forward_pre_hook(keep_input),
+        ]
+        try:
+            with batch_statistics(self.network), full_float32():
+                self.network(batch[0])
+        finally:
+            for handle in handles:
+                handle.remove()
+        old = kept["z"].shape[1] - len(self.units)
+        z, h, weight = kept["z"], kept["h"], second.weight
+        outputs = apply_layer(second, h[:, :old], weight[:, :old], second.bias)
+        added = apply_layer(second, h[:, old:], weight[:, old:], None)
+        return _ratio(z[:, :old], z[:, old:]), _ratio(outputs, added)
+
+    def _layers(self) -> tuple[nn.Conv2d | nn.Linear, nn.Conv2d | nn.Linear]:
+        first, second = self.site.layers(self.network)
+        return check_layer(first, self.site.first), check_layer(second, self.site.second)
+
+
+def normalize(network: nn.Module, site: Site, units: NewUnits, batch: Batch) -> NewUnits:
+    """Return units as large in function as the layer's own (appendix E.3, functional form).
+
+    Fan-in and bias are scaled so that the new pre-activations have the Frobenius norm of the old
+    ones on `batch`, then fan-out so that the new contribution has that of the second layer's
+    output.
+    """
+    trial = Trial(network, site, units)
+    fan_in, _ = trial.norm_ratios(batch)
+    trial.set(fan_in, 1.0)
+    _, fan_out = trial.norm_ratios(batch)
+    return units.scaled(fan_in, fan_out)
+
+
+def choose_amplitude(
+    network: nn.Module,
+    site: Site,
+    units: NewUnits,
+    batches: Sequence[Batch],
+    settings: AmplitudeSettings,
+    label_smoothing: float = 0.0,
+) -> Amplitude:
+    """Normalise, choose the sign, search the amplitude factor.
+
+    Args:
+        network: before the extension; not changed.
+        site: where.
+        units: straight from the solver, at least one.
+        batches: training images of the search; the first serves normalisation and sign.
+        settings: see `AmplitudeSettings`.
+        label_smoothing: that of the training loss.
+    """
+    if settings.normalization == "functional":
+        units = normalize(network, site, units, batches[0])
+    trial = Trial(network, site, units)
+    sign = 1
+    if settings.sign == "group":
+        root = math.sqrt(settings.sign_amplitude)
+        losses = []
+        for candidate in (1, -1):
+            trial.set(candidate * root, candidate * root)
+            losses.append(trial.loss(batches[:1], label_smoothing))
+        sign = 1 if losses[0] <= losses[1] else -1
+
+    def loss_at(gamma: float) -> float:
+        trial.set(sign * math.sqrt(gamma), sign * math.sqrt(gamma))
+        return trial.loss(batches, label_smoothing)
+
+    amplitudes, curve = search(loss_at, settings)
+    lowest = min(range(len(curve)), key=curve.__getitem__)
+    gain = (curve[0] - curve[lowest]) / max(abs(curve[0]), 1e-30)
+    factor = amplitudes[lowest] if gain >= settings.min_gain and lowest > 0 else 0.0
+    added: NewUnits | None = units.scaled(sign * math.sqrt(factor), sign * math.sqrt(factor))
+    if factor == 0.0:
+        added = units.scaled(sign, 0.0) if settings.when_rejected == "preserve" else None
+    return Amplitude(added, sign, factor, tuple(amplitudes), tuple(curve))
+
+
+def search(
+    loss_at: Callable[[float], float], settings: AmplitudeSettings
+) -> tuple[list[float], list[float]]:
+    """Return amplitudes 0, 2^k, 2^(k+1), ... and the loss at each (tiny.md 1.9).
+
+    With `first_increase` the search ends behind the first rise by more than the tolerance.
+    """
+    top = math.ceil(math.log2(settings.largest)) - 1
+    amplitudes = [0.0]
+    losses = [loss_at(0.0)]
+    for exponent in range(settings.smallest_exponent, top + 1):
+        amplitudes.append(2.0**exponent)
+        losses.append(loss_at(amplitudes[-1]))
+        rise = losses[-1] - losses[-2]
+        if settings.search == "first_increase" and (
+            not math.isfinite(losses[-1]) or rise > settings.tolerance * abs(losses[0])
+        ):
+            break
+    return amplitudes, [x if math.isfinite(x) else math.inf for x in losses]
+
+
+def _ratio(old: torch.Tensor, new: torch.Tensor) -> float:
+    return float(old.double().norm() / (new.double().norm() + 1e-8))

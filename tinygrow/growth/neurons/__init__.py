@@ -1,0 +1,1 @@
+"""What to add: one file a method; `tinygrow.growth.neurons.method` chooses."""

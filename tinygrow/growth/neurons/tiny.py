@@ -1,0 +1,57 @@
+"""TINY: the neurons that reduce the expressivity bottleneck most (tiny.md 1.3 to 1.6, 1.13)."""
+
+import time
+
+from tinygrow.growth.bottleneck import best_update, bottleneck, optimal_neurons
+from tinygrow.growth.neurons.proposal import Proposal, Request
+from tinygrow.growth.patches import check_layer
+from tinygrow.growth.sample_size import neuron_sample_size, update_sample_size
+from tinygrow.growth.statistics import desired_update, neuron_moments, update_moments
+
+
+def propose(request: Request) -> Proposal:
+    """Measure S1, M, then S, N, and return the leading singular directions as neurons.
+
+    The best move of the existing weights is only used for the projection; it is not applied
+    (tiny.md 1.10).
+    """
+    network, site, settings = request.network, request.site, request.settings
+    statistics, cut = settings.statistics, settings.solver.relative_cut
+    smoothing = settings.training.label_smoothing
+    first, second = (check_layer(layer, site.name) for layer in site.layers(network))
+
+    started = time.perf_counter()
+    _, h, _ = desired_update(network, site, request.sample(2)[0])
+    hidden = tuple(h.shape[2:])
+    update_images = request.sample(
+        update_sample_size(second, hidden, request.available, statistics)
+    )
+    moments = update_moments(network, site, update_images, statistics, smoothing)
+    seconds_statistics = time.perf_counter() - started
+
+    started = time.perf_counter()
+    delta = best_update(moments.S1, moments.M, cut)
+    before = bottleneck(moments.power, moments.M, delta)
+    seconds_solve = time.perf_counter() - started
+
+    started = time.perf_counter()
+    neuron_images = update_images
+    if not statistics.same_sample:
+        neuron_images = request.sample(
+            neuron_sample_size(first, second, hidden, request.available, statistics)
+        )
+    projection = delta if settings.solver.projection else None
+    pair = neuron_moments(network, site, neuron_images, projection, statistics, smoothing)
+    seconds_statistics += time.perf_counter() - started
+
+    started = time.perf_counter()
+    neurons = optimal_neurons(pair.S, pair.N, request.count, cut)
+    seconds_solve += time.perf_counter() - started
+    return Proposal(
+        neurons=neurons,
+        bottleneck=before,
+        update_batches=tuple(update_images),
+        images=moments.images + pair.images,
+        seconds_statistics=seconds_statistics,
+        seconds_solve=seconds_solve,
+    )
