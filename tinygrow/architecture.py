@@ -34,9 +34,18 @@ class Architecture:
             raise TinygrowError(f"architecture kind is {self.kind!r}; it must be resnet or mlp")
         if self.classes < 2:
             raise TinygrowError(f"{self.classes} classes; a classifier needs at least 2")
+        if len(self.input_shape) != 3:
+            raise TinygrowError(
+                f"input shape is {self.input_shape}; it must be channels, height, width"
+            )
         if min((*self.input_shape, *self.middle_widths, *self.stage_widths)) < 1:
             raise TinygrowError(f"{self}: every width and size must be at least 1")
         if self.kind == "resnet":
+            if len(self.blocks) != len(self.stage_widths) or min(self.blocks, default=0) < 1:
+                raise TinygrowError(
+                    f"blocks {self.blocks} for stage widths {self.stage_widths}; give every stage"
+                    " at least one block"
+                )
             shrink = 2 ** (len(self.stage_widths) - 1)
             if min(self.input_shape[1:]) < shrink:
                 raise TinygrowError(
@@ -68,7 +77,7 @@ class Architecture:
                 k: tuple(v) if isinstance(v, list) else v for k, v in value.items()
             }
             return cls(**plain)
-        except TypeError as error:
+        except (TypeError, AttributeError) as error:
             raise TinygrowError(
                 f"not an architecture: {json.dumps(value)[:200]} ({error}); was the file written"
                 " by another version of tinygrow?"
@@ -121,10 +130,7 @@ def seed_architecture(settings: NetworkSettings, final: Architecture) -> Archite
 
 
 def _whole_starts(final: Architecture) -> str:
-    smallest = min(final.middle_widths)
     starts = [
-        1 / d
-        for d in (2, 4, 8, 16, 32, 64)
-        if smallest % d == 0 and all(w % d == 0 for w in final.middle_widths)
+        1 / d for d in (2, 4, 8, 16, 32, 64) if all(w % d == 0 for w in final.middle_widths)
     ]
     return ", ".join(f"{s:g}" for s in starts) or "1"

@@ -52,7 +52,10 @@ def save_checkpoint(
     )
     tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"tinygrow": header})
+        try:
+            save_file(tensors, temporary, metadata={"tinygrow": header})
+        except SafetensorError as error:  # this is how it calls a full disk
+            raise OSError(str(error)) from error
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -60,23 +60,35 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path` that replaces it when the block ends well."""
+    """Yield a temporary folder beside `path` that replaces it when the block ends well.
+
+    Args:
+        path: the folder to be written; missing parent folders are made.
+
+    Raises:
+        TinygrowError: the file system refuses, or `path` is a file; `path` is untouched.
+    """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     except OSError as error:
         raise _write_error(path, error) from error
+    retired = temporary.with_name(f"{temporary.name}.old")
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
-        if path.exists():
-            shutil.rmtree(path)
+        # Two renames rather than a removal, which takes time and may fail halfway.
+        if path.is_dir():
+            path.replace(retired)
         temporary.replace(path)
     except OSError as error:
+        if retired.exists() and not path.exists():
+            retired.replace(path)
         raise _write_error(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(retired, ignore_errors=True)
 
 
 def _umask() -> int:

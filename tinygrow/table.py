@@ -26,6 +26,6 @@ def _cell(value: Any) -> Any:
         return int(value)
     if isinstance(value, float):
         return f"{value:.8g}"
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return " ".join(map(str, value))
     return value

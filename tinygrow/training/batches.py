@@ -85,7 +85,9 @@ class TrainingStream:
             len(self.images), generator=self.generator, device=self.images.device
         )[:count]
         return [
-            self._augmented(part) for part in order.split(batch_size) if len(part) > 1 or count == 1
+            self._augmented(part)
+            for part in order.split(batch_size)
+            if len(part) > 1 or len(order) == 1
         ]
 
     def _augmented(self, chosen: torch.Tensor) -> Batch:

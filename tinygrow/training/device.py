@@ -1,5 +1,6 @@
 """Where tensors live, and how exact float32 products are there."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,15 +15,15 @@ def pick_device(name: str) -> torch.device:
     Raises:
         TinygrowError: the name is unknown, or a GPU is asked for by name that is not there.
     """
-    kind, _, number = name.partition(":")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cpu":
         return torch.device("cpu")
-    if kind != "cuda" or (number and not number.isdigit()):
+    match = re.fullmatch(r"cuda(?::([0-9]+))?", name)
+    if match is None:
         raise TinygrowError(f"device is {name!r}; it must be auto, cpu, cuda or cuda:N")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if int(number or 0) >= count:
+    if int(match[1] or 0) >= count:
         raise TinygrowError(
             f"device is {name!r}, but PyTorch {torch.__version__} sees {count} CUDA devices here;"
             " take device auto or cpu, or see `tinygrow doctor`"

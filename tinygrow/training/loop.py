@@ -95,10 +95,10 @@ class Trainer:
         loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         correct = torch.zeros((), dtype=torch.int64, device=device)
         images, rate = 0, learning_rate(self.settings, self.epochs_seen, self.total_epochs)
+        size = min(round(self.batch_size), len(self.stream))
         self._images_due += epochs * len(self.stream)
         self.network.train()
-        while self._images_due > 0.5 * self.batch_size:
-            size = min(round(self.batch_size), len(self.stream))
+        while self._images_due > 0.5 * size:
             rate = learning_rate(self.settings, self.epochs_seen, self.total_epochs)
             loss, hits = self._step(size, rate)
             loss_sum += loss.double() * size

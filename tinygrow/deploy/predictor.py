@@ -1,0 +1,149 @@
+"""`Predictor`: an .onnx file and nothing else, from images to classes."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tinygrow.data.images import read_image, to_uint8
+from tinygrow.deploy.contract import INPUT, OUTPUT, Contract
+from tinygrow.deploy.sessions import first_line, open_session, provider_of
+from tinygrow.errors import TinygrowError
+
+Source = str | Path | Image.Image | NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model says of one image.
+
+    Attributes:
+        label: the most probable class.
+        probability: of that class, from 0 to 1.
+        top: the most probable classes with their probabilities, best first.
+    """
+
+    label: str
+    probability: float
+    top: tuple[tuple[str, float], ...]
+
+
+class Predictor:
+    """A model file ready to use; classes and image size come from the file itself.
+
+    Args:
+        path: of an .onnx file that the export stage made.
+        provider: `auto`, `cpu`, `cuda` or `tensorrt`; see `open_session`.
+        threads: of the CPU; 0: as many as there are cores.
+
+    Attributes:
+        contract: classes, shape and normalisation of the model.
+        provider: where the model runs, as the session says.
+
+    Raises:
+        TinygrowError: the file is missing, damaged or not a model of tinygrow, or the provider
+            does not run here.
+    """
+
+    def __init__(self, path: str | Path, provider: str = "auto", *, threads: int = 0) -> None:
+        self._session = open_session(Path(path), provider, threads=threads)
+        self.contract = Contract.from_metadata(self._session.get_modelmeta().custom_metadata_map)
+        self.provider = provider_of(self._session)
+
+    def predict(
+        self, images: Source | Iterable[Source], *, top: int = 5, batch_size: int = 64
+    ) -> list[Prediction]:
+        """Return one prediction an image.
+
+        Args:
+            images: one image or several: paths, Pillow images, or uint8 arrays: (C, H, W) of the
+                model's shape, or (H, W) or (H, W, 3) of any size. A batch (N, C, H, W) of the
+                model's shape counts as N images.
+            top: how many classes to name for each.
+            batch_size: images at once.
+
+        Raises:
+            TinygrowError: an image is missing, damaged, or of a type or shape the model cannot
+                take.
+        """
+        single = isinstance(images, str | Path | Image.Image) or (
+            isinstance(images, np.ndarray) and images.ndim < 4
+        )
+        sources: Iterable[Source] = [images] if single else images  # type: ignore[assignment, list-item]
+        result: list[Prediction] = []
+        for batch in _batches(sources, batch_size):
+            logits = self.logits(np.stack([self._prepare(source) for source in batch]))
+            result += [self._prediction(row, top) for row in softmax(logits)]
+        return result
+
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the logits (N, classes) of uint8 images (N, C, H, W) of the model's shape."""
+        if images.dtype != np.uint8 or images.shape[1:] != self.contract.shape:
+            raise TinygrowError(
+                f"images are {images.dtype}{list(images.shape)}; the model takes"
+                f" uint8[N, {', '.join(map(str, self.contract.shape))}]"
+            )
+        try:
+            found = self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(images)})[0]
+        except Exception as error:
+            # The runtime's exceptions share no base class.
+            raise TinygrowError(
+                f"the model failed on {self.provider} with {len(images)} images"
+                f" ({first_line(error)}); try a smaller batch or provider='cpu'"
+            ) from error
+        return np.asarray(found, np.float32)
+
+    def _prepare(self, source: Source) -> NDArray[np.uint8]:
+        shape = self.contract.shape
+        if isinstance(source, np.ndarray):
+            if source.dtype != np.uint8:
+                raise TinygrowError(
+                    f"an image is an array of {source.dtype}; give uint8 values from 0 to 255"
+                )
+            if source.shape == shape:
+                return source
+            if source.ndim != 2 and (source.ndim != 3 or source.shape[2] != 3):
+                raise TinygrowError(
+                    f"an image has shape {list(source.shape)}; give {list(shape)} (C, H, W), or"
+                    " (H, W) or (H, W, 3) of any size"
+                )
+            source = Image.fromarray(source)
+        channels, height, width = shape
+        if channels not in (1, 3) or height != width:
+            raise TinygrowError(
+                f"the model takes images of shape {list(shape)}, which no image file fits; give"
+                " uint8 arrays of that shape"
+            )
+        if isinstance(source, Image.Image):
+            return to_uint8(source, size=height, channels=channels)
+        if not isinstance(source, str | Path):
+            raise TinygrowError(
+                f"an image is a {type(source).__name__}; give a path, a Pillow image or a uint8"
+                " array"
+            )
+        return read_image(Path(source), size=height, channels=channels)
+
+    def _prediction(self, probabilities: NDArray[np.float64], top: int) -> Prediction:
+        order = np.argsort(-probabilities, kind="stable")[:top]
+        best = tuple((self.contract.classes[i], float(probabilities[i])) for i in order)
+        return Prediction(best[0][0], best[0][1], best)
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return probabilities (N, classes), in float64."""
+    exponents = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return exponents / exponents.sum(axis=1, keepdims=True)
+
+
+def _batches(sources: Iterable[Source], size: int) -> Iterator[list[Source]]:
+    batch: list[Source] = []
+    for source in sources:
+        batch.append(source)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
