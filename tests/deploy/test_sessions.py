@@ -1,0 +1,122 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from tinygrow.deploy import sessions
+from tinygrow.errors import TinygrowError
+
+
+class Fallen:
+    """A session that was asked for something else and took the CPU."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def get_providers(self) -> list[str]:
+        return ["CPUExecutionProvider"]
+
+
+@pytest.fixture(autouse=True)
+def fresh_caches() -> Iterator[None]:
+    sessions.provider_problem.cache_clear()
+    yield
+    sessions.provider_problem.cache_clear()
+
+
+@pytest.fixture
+def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "_driver_problem", lambda: "no NVIDIA driver; install it")
+
+
+@pytest.fixture
+def lying_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with driver and build for CUDA, whose sessions fall back to the CPU."""
+    monkeypatch.setattr(sessions, "_driver_problem", lambda: "")
+    monkeypatch.setattr(sessions, "_preload", lambda: None)
+    monkeypatch.setattr(
+        sessions.ort, "get_available_providers", lambda: list(sessions.PROVIDERS.values())
+    )
+    monkeypatch.setattr(sessions.ort, "InferenceSession", Fallen)
+
+
+def test_the_probe_is_a_sound_model() -> None:
+    model = onnx.load_model_from_string(sessions._PROBE)
+    onnx.checker.check_model(model, full_check=True)
+    assert [node.op_type for node in model.graph.node] == ["Conv"]
+
+
+def test_cpu_session_runs(write_model: Callable[..., Path]) -> None:
+    path = write_model()
+    for model in (path, path.read_bytes()):
+        session = sessions.open_session(model, "cpu", threads=1)
+        assert sessions.provider_of(session) == "cpu"
+        images = np.full((2, 3, 8, 8), 60, np.uint8)
+        (logits,) = session.run(None, {"images": images})
+        np.testing.assert_allclose(logits, [[40, 0, -95]] * 2, rtol=1e-5)
+
+
+def test_a_machine_without_gpu_is_silent(
+    no_driver: None, write_model: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert sessions.usable_providers() == ("cpu",)
+    assert sessions.provider_of(sessions.open_session(write_model())) == "cpu"
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_provider_named_outright_is_had_or_refused(
+    provider: str,
+    no_driver: None,
+    write_model: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        sessions.ort, "get_available_providers", lambda: list(sessions.PROVIDERS.values())
+    )
+    with pytest.raises(TinygrowError, match=rf"'{provider}' does not run here: no NVIDIA driver"):
+        sessions.open_session(write_model(), provider)
+
+
+def test_a_build_without_the_provider(
+    write_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(TinygrowError, match=r"lacks it; install onnxruntime-gpu"):
+        sessions.open_session(write_model(), "cuda")
+
+
+def test_a_session_that_fell_back_is_found_out(
+    lying_gpu: None, write_model: Callable[..., Path]
+) -> None:
+    words = r"was asked for CUDAExecutionProvider and took CPUExecutionProvider"
+    assert words in sessions.provider_problem("cuda")
+    with pytest.raises(TinygrowError, match=words):
+        sessions.open_session(write_model(), "cuda")
+
+
+def test_auto_says_that_a_gpu_lies_idle(lying_gpu: None, write_model: Callable[..., Path]) -> None:
+    with pytest.warns(RuntimeWarning, match="a GPU is here, but the model runs on the CPU"):
+        assert sessions.provider_of(sessions.open_session(write_model())) == "cpu"
+
+
+def test_unknown_provider(write_model: Callable[..., Path]) -> None:
+    with pytest.raises(TinygrowError, match=r"'gpu'; it must be one of auto, tensorrt, cuda, cpu"):
+        sessions.open_session(write_model(), "gpu")
+
+
+def test_missing_and_damaged_files(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "model.onnx"
+    with pytest.raises(TinygrowError, match=r"model.onnx does not exist; run the export stage"):
+        sessions.open_session(path)
+    path.write_bytes(b"no model at all")
+    with pytest.raises(TinygrowError, match=r"cannot open .*model.onnx on cpu \(.*\); export"):
+        sessions.open_session(path, "cpu")
+    assert capfd.readouterr().out == ""
+
+
+def test_first_line() -> None:
+    assert sessions.first_line(ValueError("one\ntwo")) == "one"
+    assert sessions.first_line(ValueError()) == "ValueError"
