@@ -130,7 +130,5 @@ def seed_architecture(settings: NetworkSettings, final: Architecture) -> Archite
 
 
 def _whole_starts(final: Architecture) -> str:
-    starts = [
-        1 / d for d in (2, 4, 8, 16, 32, 64) if all(w % d == 0 for w in final.middle_widths)
-    ]
+    starts = [1 / d for d in (2, 4, 8, 16, 32, 64) if all(w % d == 0 for w in final.middle_widths)]
     return ", ".join(f"{s:g}" for s in starts) or "1"

@@ -41,7 +41,7 @@ class ExtensionRow:
         validation_accuracy: at its end.
         epochs: of training, from the beginning.
         images_seen: in training, from the beginning.
-        statistics_images: used by this extension.
+        statistics_images: read for statistics, from the beginning.
         seconds_statistics: of wall time for this extension, as the four others.
         seconds_solve: for the closed form.
         seconds_search: for the amplitude.

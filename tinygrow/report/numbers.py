@@ -32,10 +32,12 @@ def milliseconds(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a duration: 0.8 s, 42 s, 3 min 05 s, 2 h 10 min."""
+    """Return a duration: 0.82 s, 4.1 s, 42 s, 3 min 05 s, 2 h 10 min."""
     if _missing(seconds):
         return ABSENT
     amount = float(seconds)  # type: ignore[arg-type]
+    if 0 < amount < 0.995:
+        return f"{amount:.2f} s"
     if amount < 9.95:
         return f"{amount:.1f} s"
     whole = round(amount)

@@ -75,8 +75,9 @@ _DRAWINGS: tuple[tuple[str, str, str, Callable[[History], Figure | None], str], 
         "bottleneck",
         "The expressivity bottleneck",
         "For every extension: the part of the desired update that the layer could not express"
-        " (circle), what the closed form promised to leave (dash) and what was left once the"
-        " neurons were in (dot). The lower the dot, the more the extension helped.",
+        " (circle), what the closed form promised to leave (dash; exact for linear layers at"
+        " amplitude 1) and what was left once the neurons were in (dot). A dot below its circle"
+        " means that the extension helped.",
         draw_bottleneck,
         "This run measured no bottleneck (its method needs none).",
     ),

@@ -24,6 +24,8 @@ ORANGE = "#d55e00"
 GREEN = "#009e73"
 PURPLE = "#aa4499"
 
+_PIXELS_A_POINT = 1.65
+
 # An ordered scale of even lightness steps, cut where it would vanish on the paper.
 _STEPS = 12
 RAMP = tuple(to_hex(mpl.colormaps["plasma"](0.76 * i / (_STEPS - 1))) for i in range(_STEPS))
@@ -204,6 +206,11 @@ def inline_svg(svg: str) -> str:
     element = re.sub(r'(<svg [^>]*?)\swidth="[^"]*"', r"\1", element, count=1)
     element = re.sub(r'(<svg [^>]*?)\sheight="[^"]*"', r"\1", element, count=1)
     element = element.replace("xlink:href=", "href=")
+    # Pictures of different widths keep one size of letters.
+    points = float(element.split('viewBox="0 0 ', 1)[1].split(" ", 1)[0])
+    element = element.replace(
+        "<svg ", f'<svg style="max-width: {points * _PIXELS_A_POINT:.0f}px" ', 1
+    )
     return re.sub(
         r"#[0-9a-f]{6}\b",
         lambda m: f"var(--c{m[0][1:]}, {m[0]})" if m[0] in DARK else m[0],

@@ -84,7 +84,7 @@ def draw_accuracy_of_size(ax: Axes, history: History) -> None:
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: short_count(v)))
     ax.set_title("Validation accuracy (%) against parameters")
     ax.set_xlabel("parameters")
-    ax.legend(loc="lower right")
+    ax.legend(loc="best")
 
 
 def short_count(value: float) -> str:
@@ -137,7 +137,7 @@ def _time_axis(ax: Axes, history: History) -> None:
         ticks = [*_ticks(0, border)[:-1], *_ticks(border, end)]
         ax.xaxis.set_major_locator(FixedLocator(ticks))
     ax.set_xlim(-0.004 * end if border == 0 else -0.02 * border, end * 1.004)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.4g}"))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.3g}" if v < 100 else f"{v:.0f}"))
     ax.set_xlabel(note)
 
 

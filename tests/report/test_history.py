@@ -1,0 +1,82 @@
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from tests.report.synthetic import write_csv, write_run
+from tinygrow.errors import TinygrowError
+from tinygrow.report.history import EpochRow, ExtensionRow, History, read_json, read_table
+
+
+def test_rows_are_read_back_with_empty_cells_as_nan(history: History) -> None:
+    seed, first = history.growth[0], history.growth[1]
+    assert (seed.extension, seed.depth, seed.widths) == (0, None, (4, 4, 8, 8))
+    assert math.isnan(seed.bottleneck_before) and math.isnan(seed.train_loss)
+    assert (first.depth, first.sweep, first.width_before, first.width_after) == (2, 1, 4, 7)
+    assert history.depths == (2, 4, 7, 9)
+    assert len(history.extensions) == 16
+
+
+def test_totals_leave_out_what_does_not_apply(history: History) -> None:
+    assert history.total("seconds_statistics") == 16 * 0.5
+    assert history.growth_epochs == 4.0
+    assert history.images_seen == 4000 + 10000
+
+
+def test_a_run_that_never_grew_has_no_extensions(make_history) -> None:
+    quiet = make_history(method="none")
+    assert quiet.extensions == ()
+    assert len(quiet.growth) == 17
+
+
+def test_details_keep_their_spectrum_and_ignore_further_keys(history: History) -> None:
+    detail = history.details[0]
+    assert (detail.depth, detail.kept, len(detail.singular_values)) == (2, 3, 60)
+    assert detail.amplitudes[0] == 0.0
+    assert detail.chosen in detail.amplitudes
+
+
+@pytest.mark.parametrize("missing", ["growth.csv", "growth.json", "finetune.csv"])
+def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
+    paths = write_run(tmp_path)
+    paths[missing].unlink()
+    with pytest.raises(TinygrowError, match=rf"{missing} does not exist; run the stage"):
+        History.read("toy", paths["growth.csv"], paths["growth.json"], paths["finetune.csv"])
+
+
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
+    path = write_run(tmp_path)["finetune.csv"]
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = [c for c in rows[0] if c != "validation_loss"]
+    write_csv(path, columns, [{c: row[c] for c in columns} for row in rows])
+    with pytest.raises(TinygrowError, match="lacks the columns validation_loss"):
+        read_table(path, EpochRow)
+
+
+def test_a_cell_that_is_no_number_is_named_with_its_line(tmp_path: Path) -> None:
+    path = write_run(tmp_path)["growth.csv"]
+    lines = path.read_text().splitlines()
+    lines[2] = lines[2].replace(",200,", ",many,")
+    path.write_text("\n".join(lines))
+    with pytest.raises(TinygrowError, match=r"growth.csv:3: statistics_images is 'many'"):
+        read_table(path, ExtensionRow)
+
+
+def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:
+    paths = write_run(tmp_path)
+    paths["growth.csv"].write_text(paths["growth.csv"].read_text().splitlines()[0] + "\n")
+    with pytest.raises(TinygrowError, match="has no rows"):
+        History.read("toy", paths["growth.csv"], paths["growth.json"], paths["finetune.csv"])
+
+
+def test_damaged_json_and_foreign_json_are_refused(tmp_path: Path) -> None:
+    paths = write_run(tmp_path)
+    paths["growth.json"].write_text('{"extensions": [')
+    with pytest.raises(TinygrowError, match="is damaged"):
+        read_json(paths["growth.json"])
+    paths["growth.json"].write_text(json.dumps([1, 2]))
+    with pytest.raises(TinygrowError, match="is not a growth log"):
+        History.read("toy", paths["growth.csv"], paths["growth.json"], paths["finetune.csv"])
