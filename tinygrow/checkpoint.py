@@ -75,11 +75,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise TinygrowError(
             f"{path} is damaged ({error}); delete it and run its stage again"
         ) from error
-    if header.get("format") != FORMAT:
+    found = header.get("format") if isinstance(header, dict) else None
+    if found != FORMAT:
+        raise TinygrowError(f"{path} has format {found!r}, not {FORMAT!r}; run its stage again")
+    try:
+        architecture, notes = Architecture.from_dict(header["architecture"]), header["notes"]
+    except (KeyError, TinygrowError) as error:
         raise TinygrowError(
-            f"{path} has format {header.get('format')!r}, not {FORMAT!r}; run its stage again"
-        )
-    architecture = Architecture.from_dict(header["architecture"])
+            f"{path}: its header is damaged ({error}); delete it and run its stage again"
+        ) from error
     network = build_network(architecture)
     try:
         network.load_state_dict(tensors)
@@ -88,4 +92,4 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path}: weights do not fit its architecture ({str(error).splitlines()[0]});"
             " run its stage again"
         ) from error
-    return Checkpoint(architecture, network.eval(), header["notes"])
+    return Checkpoint(architecture, network.eval(), notes)

@@ -15,6 +15,7 @@ from tinygrow.checkpoint import load_checkpoint
 from tinygrow.data.prepared import load_card, load_split
 from tinygrow.errors import TinygrowError
 from tinygrow.files import write_json
+from tinygrow.machine import processor
 from tinygrow.observer import Observer
 from tinygrow.products.gate.check import Verdict
 from tinygrow.products.gate.run import run_gate
@@ -78,7 +79,7 @@ def _sidecar(name: str, path: Path, subject: Subject, verdict: Verdict) -> dict[
         "accuracy": checks["accuracy"]["numbers"],
         "latency": latency,
         "machine": {
-            "processor": platform.processor() or platform.machine(),
+            "processor": processor(),
             "system": platform.system(),
             "onnxruntime": onnxruntime.__version__,
             "torch": version("torch"),

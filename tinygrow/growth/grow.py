@@ -97,7 +97,7 @@ def grow(
         settings: every choice of growth.
         seed: of the method's own random choices.
         observer: is told of extensions and training steps.
-        snapshot: is called after every extension and its training.
+        snapshot: is called with the seed network (0) and after every extension's training.
 
     Raises:
         TinygrowError: the plan does not come out whole, or training diverged.
@@ -117,6 +117,8 @@ def grow(
     generator = torch.Generator().manual_seed(seed)
     log.seed_row()
     architecture = start
+    if snapshot is not None:
+        snapshot(0, start, network)
     observer.begin("grow", round(settings.epochs_between * trainings * len(stream)), "images")
     for visit in plan:
         site = sites[visit.index]

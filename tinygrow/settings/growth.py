@@ -1,5 +1,6 @@
 """Every choice of growth. Defaults are the paper's, or its authors' code's where it is silent."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -104,7 +105,7 @@ class AmplitudeSettings:
         at_least("images", self.images, 2)
         above("largest", self.largest, 0)
         require(
-            2.0**self.smallest_exponent < self.largest,
+            self.smallest_exponent < math.log2(self.largest),
             "smallest_exponent",
             self.smallest_exponent,
             f"2**smallest_exponent must be below largest ({self.largest})",
@@ -128,7 +129,7 @@ class GrowthSettings:
         batch_growth: `sqrt_parameters` multiplies the batch size by the square root of the ratio
             of parameters at each extension (kept as a real number); `constant` leaves it.
         optimizer_state: `recreate` after an extension (the paper), or `pad` with zeros.
-        snapshots: keep architecture and weights after every extension.
+        snapshots: keep architecture and weights after every extension (of the seed always).
         statistics: see `StatisticsSettings`.
         solver: see `SolverSettings`.
         amplitude: see `AmplitudeSettings`.

@@ -1,0 +1,1 @@
+"""The pipeline: reads `params.yaml`, calls the library, writes what `dvc.yaml` names."""

@@ -1,0 +1,282 @@
+"""The command line. Whatever is slow to import is imported by the command that needs it."""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from tinygrow.errors import TinygrowError
+
+INTERRUPTED = 130
+TERMINATED = 143
+EPILOG = (
+    "Exit codes: 0 done, 1 expected failure (one line says what, the value, the remedy), 2 wrong"
+    " usage, 130 interrupted."
+)
+
+
+class Program(click.Group):
+    """A group that turns expected failures into one line and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of the pipeline."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; let only bugs through with a traceback."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted; outputs are whole or absent. Run it again.", err=True)
+            ctx.exit(INTERRUPTED)
+        except Exception as error:
+            message = expected(error)
+            if message is None or ctx.params["traceback"]:
+                raise
+            raise click.ClickException(message) from error
+
+
+def expected(error: Exception) -> str | None:
+    """Return the line that tells of an expected failure, or nothing: the error is a bug."""
+    if isinstance(error, TinygrowError):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno not in (None, errno.EPIPE):
+        where = f" ({error.filename})" if error.filename else ""
+        remedy = (
+            "free disk space and run it again"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else "check the path and its permissions"
+        )
+        return f"{error.strerror}{where}; {remedy}"
+    # torch's class by its name, for this module never imports torch.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out of memory; lower batch_size or chunk_megabytes in params.yaml, or use a CPU"
+    return None
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        from pipeline.doctor import version_of
+
+        click.echo(f"tinygrow {version_of('tinygrow')}")
+        ctx.exit()
+
+
+@click.group(
+    cls=Program,
+    epilog=EPILOG,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "show_default": True,
+        "max_content_width": 100,
+    },
+)
+@click.option(
+    "-C",
+    "--directory",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path(),
+    help="Work in this folder: the one that holds params.yaml.",
+)
+@click.option("-v", "--traceback", is_flag=True, help="Show where an expected failure arose.")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version and stop.",
+)
+def cli(directory: Path, traceback: bool) -> None:
+    """Grow small networks into models and ship them as validated ONNX files.
+
+    One command for each stage of the pipeline; `dvc repro` runs them in order and skips what is up
+    to date. MODEL and NAME are blocks of params.yaml. See `COMMAND --help` for each.
+    """
+    os.chdir(directory)
+
+
+def _model(command: Callable[..., None]) -> Callable[..., None]:
+    return click.argument("model")(command)
+
+
+def _device(command: Callable[..., None]) -> Callable[..., None]:
+    return click.option(
+        "--device",
+        metavar="DEVICE",
+        help="auto, cpu, cuda or cuda:N, instead of what params.yaml says.",
+    )(command)
+
+
+def _checked(group: str, name: str) -> Any:
+    """Check all of params.yaml before work begins; return who tells of the work."""
+    from pipeline import params, schema
+    from pipeline.progress import TerminalObserver
+
+    values = params.read()
+    schema.check(values)
+    values.require(group, name)
+    return TerminalObserver()
+
+
+@cli.command()
+@click.argument("name")
+def download(name: str) -> None:
+    """Prepare the images of the data set NAME.
+
+    Writes data/NAME.safetensors: uint8 images of a training, a validation and a test split.
+    """
+    observer = _checked("data", name)
+    from pipeline.stages import download as stage
+
+    stage.run(name, observer=observer)
+
+
+@cli.command()
+@_model
+@_device
+def grow(model: str, device: str | None) -> None:
+    """Grow MODEL from its seed to its full width.
+
+    Writes models/MODEL/grown.safetensors and growth.json, and the log metrics/MODEL/growth.csv.
+    """
+    observer = _checked("models", model)
+    from pipeline.stages import grow as stage
+
+    stage.run(model, observer=observer, device=device)
+
+
+@cli.command()
+@_model
+@_device
+def finetune(model: str, device: str | None) -> None:
+    """Train the grown MODEL at full width.
+
+    Writes models/MODEL/finetuned.safetensors and the log metrics/MODEL/finetune.csv.
+    """
+    observer = _checked("models", model)
+    from pipeline.stages import finetune as stage
+
+    stage.run(model, observer=observer, device=device)
+
+
+@cli.command()
+@_model
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    help="Another checkpoint of MODEL, such as one of models/MODEL/snapshots; needs --output.",
+)
+@click.option("--output", type=click.Path(path_type=Path), help="Where its ONNX file goes.")
+def export(model: str, checkpoint: Path | None, output: Path | None) -> None:
+    """Write MODEL as one self-contained ONNX file.
+
+    Writes models/MODEL/model.onnx: uint8 images in, logits out, normalisation inside.
+
+    \b
+    Example, of a snapshot of growth:
+      python -m pipeline export demo --checkpoint models/demo/snapshots/012.safetensors \\
+          --output demo-012.onnx
+    """  # noqa: D301 - click's mark is the control character itself
+    if (checkpoint is None) != (output is None):
+        raise click.UsageError("--checkpoint and --output go together")
+    observer = _checked("models", model)
+    from pipeline.stages import export as stage
+
+    stage.run(model, observer=observer, checkpoint=checkpoint, output=output)
+
+
+@cli.command()
+@_model
+def validate(model: str) -> None:
+    """Put the ONNX file of MODEL through the gate.
+
+    Fails if any check does. Writes metrics/MODEL/validate.json with each check's numbers, and
+    models/MODEL/model.json.
+    """
+    observer = _checked("models", model)
+    from pipeline.stages import validate as stage
+
+    stage.run(model, observer=observer)
+
+
+@cli.command()
+@_model
+def report(model: str) -> None:
+    """Draw the page of MODEL.
+
+    What was built, how it grew, how good and how fast it is. Writes reports/MODEL/index.html, which
+    works offline, and sample images beside it.
+    """
+    observer = _checked("models", model)
+    from pipeline.stages import report as stage
+
+    stage.run(model, observer=observer)
+
+
+@cli.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path())
+@click.option(
+    "-m",
+    "--model",
+    metavar="NAME|FILE",
+    help="A model under models/, or an .onnx file. Default: the only one under models/.",
+)
+@click.option("-k", "--top-k", type=click.IntRange(1), default=3, help="Classes named an image.")
+@click.option(
+    "--provider",
+    type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
+    default="auto",
+    help="What ONNX Runtime runs on.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object an image.")
+def predict(
+    images: tuple[str, ...], model: str | None, top_k: int, provider: str, as_json: bool
+) -> None:
+    """Name the class of each IMAGE, by ONNX Runtime alone.
+
+    \b
+    Examples:
+      python -m pipeline predict reports/demo/samples/*.png
+      python -m pipeline predict --model demo --json photo.jpg
+    """  # noqa: D301 - click's mark is the control character itself
+    from pipeline.predict import lines
+
+    for line in lines(images, model=model, top_k=top_k, provider=provider, as_json=as_json):
+        click.echo(line)
+
+
+@cli.command()
+@click.pass_context
+def doctor(ctx: click.Context) -> None:
+    """Say what works on this machine and what to fix.
+
+    Looks at versions, devices, programs and disk, and tries each provider of ONNX Runtime. Exits
+    with 1 if something that the pipeline needs is missing.
+    """
+    from pipeline.doctor import examine
+
+    broken = False
+    for finding in examine():
+        click.echo(f"{finding.mark:4}  {finding.name:22}  {finding.detail}")
+        broken = broken or finding.mark == "FIX"
+    ctx.exit(1 if broken else 0)
+
+
+def _terminate(_: int, __: FrameType | None) -> None:
+    # An exception, so that temporary files are taken away; DVC records no output of a stage that
+    # exits with anything but 0.
+    print("Terminated; outputs are whole or absent. Run it again.", file=sys.stderr)
+    sys.exit(TERMINATED)
+
+
+def main() -> None:
+    """Run the command line of `sys.argv`."""
+    signal.signal(signal.SIGTERM, _terminate)
+    cli()

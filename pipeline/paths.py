@@ -1,0 +1,98 @@
+"""Where each stage writes, relative to the folder of `params.yaml`; `dvc.yaml` names the same."""
+
+from pathlib import Path
+
+
+def prepared(data: str) -> Path:
+    """Prepared images of a data set, from `download`."""
+    return Path("data", f"{data}.safetensors")
+
+
+def model_folder(model: str) -> Path:
+    """Everything a user may want of a model."""
+    return Path("models", model)
+
+
+def grown(model: str) -> Path:
+    """Checkpoint after growth, from `grow`."""
+    return model_folder(model) / "grown.safetensors"
+
+
+def snapshots(model: str) -> Path:
+    """Folder of checkpoints, one an extension, from `grow`; empty unless asked for."""
+    return model_folder(model) / "snapshots"
+
+
+def growth_details(model: str) -> Path:
+    """Spectra and line searches of every extension (JSON), from `grow`."""
+    return model_folder(model) / "growth.json"
+
+
+def growth_table(model: str) -> Path:
+    """One row an extension (CSV), from `grow`."""
+    return metrics_folder(model) / "growth.csv"
+
+
+def growth_metrics(model: str) -> Path:
+    """Flat figures (JSON) from `grow`."""
+    return metrics_folder(model) / "grow.json"
+
+
+def finetuned(model: str) -> Path:
+    """Checkpoint after fine-tuning, from `finetune`."""
+    return model_folder(model) / "finetuned.safetensors"
+
+
+def finetune_table(model: str) -> Path:
+    """One row an epoch (CSV), from `finetune`."""
+    return metrics_folder(model) / "finetune.csv"
+
+
+def finetune_metrics(model: str) -> Path:
+    """Flat figures (JSON) from `finetune`."""
+    return metrics_folder(model) / "finetune.json"
+
+
+def onnx_model(model: str) -> Path:
+    """The product, from `export`."""
+    return model_folder(model) / "model.onnx"
+
+
+def export_metrics(model: str) -> Path:
+    """Flat figures (JSON) from `export`."""
+    return metrics_folder(model) / "export.json"
+
+
+def sidecar(model: str) -> Path:
+    """Verdicts that travel beside the product (JSON), from `validate`."""
+    return model_folder(model) / "model.json"
+
+
+def validation(model: str) -> Path:
+    """Every check's numbers (JSON), from `validate`."""
+    return metrics_folder(model) / "validate.json"
+
+
+def report_folder(model: str) -> Path:
+    """The page and its pictures, from `report`."""
+    return Path("reports", model)
+
+
+def report_page(model: str) -> Path:
+    """The page itself."""
+    return report_folder(model) / "index.html"
+
+
+def report_samples(model: str) -> Path:
+    """A few test images to try `predict` on."""
+    return report_folder(model) / "samples"
+
+
+def summary(model: str) -> Path:
+    """Flat figures (JSON) of the whole way, from `report`."""
+    return metrics_folder(model) / "summary.json"
+
+
+def metrics_folder(model: str) -> Path:
+    """Small files that live in git: figures and tables."""
+    return Path("metrics", model)

@@ -1,0 +1,1 @@
+"""One module a stage; a stage never imports another."""

@@ -1,0 +1,117 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from pipeline.cli import cli
+from tests.pipeline.closure import ROOT
+from tinygrow.deploy.contract import Contract
+
+
+def write_model(path: Path) -> None:
+    """Write a model of 2x2 grey images whose logits are the sums of the upper and lower row."""
+    rows = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32) / 100
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+            helper.make_node("Flatten", ["float"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "rows"], ["logits"]),
+        ],
+        "rows",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 1, 2, 2])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])],
+        [numpy_helper.from_array(rows, "rows")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    contract = Contract(
+        model="m", classes=("upper", "lower"), shape=(1, 2, 2), mean=(0.0,), std=(1.0,)
+    )
+    helper.set_model_props(
+        model,
+        {"model": "m", "classes": json.dumps(contract.classes), "input": contract.input_json()},
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A pipeline folder with one model and two images."""
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "models" / "m" / "model.onnx")
+    Image.fromarray(np.array([[200, 200], [0, 0]], np.uint8)).save(tmp_path / "up.png")
+    Image.fromarray(np.array([[0, 0], [200, 200]], np.uint8)).save(tmp_path / "down.png")
+    return tmp_path
+
+
+def predict(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(cli, ["predict", "--provider", "cpu", *arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_images_get_their_classes_one_line_each(folder: Path) -> None:
+    code, out, _ = predict("up.png", "down.png")
+    assert code == 0
+    assert out == "up.png: upper 98.2 %, lower 1.8 %\ndown.png: lower 98.2 %, upper 1.8 %\n"
+
+
+def test_json_is_one_object_a_line(folder: Path) -> None:
+    code, out, _ = predict("--json", "-k", "1", "-m", "m", "down.png")
+    assert code == 0
+    answer = json.loads(out)
+    assert answer["image"] == "down.png"
+    assert answer["label"] == "lower"
+    assert answer["top"] == [{"label": "lower", "probability": answer["probability"]}]
+    assert answer["probability"] == pytest.approx(1 / (1 + np.exp(-4)), rel=1e-5)
+
+
+def test_a_model_is_taken_by_its_file(folder: Path) -> None:
+    (folder / "models" / "m" / "model.onnx").rename(folder / "other.onnx")
+    assert predict("-m", "other.onnx", "up.png")[0] == 0
+    code, _, err = predict("up.png")
+    assert code == 1
+    assert "there is no models/NAME/model.onnx" in err
+
+
+def test_one_of_several_models_has_to_be_named(folder: Path) -> None:
+    write_model(folder / "models" / "second" / "model.onnx")
+    code, _, err = predict("up.png")
+    assert (code, err) == (1, "Error: --model is not given; it must be one of m, second\n")
+    code, _, err = predict("-m", "second2", "up.png")
+    assert code == 1
+    assert "did you mean second?" in err
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no image"])
+def test_a_bad_image_is_one_line(folder: Path, content: bytes | None) -> None:
+    if content is not None:
+        (folder / "bad.png").write_bytes(content)
+    code, _, err = predict("up.png", "bad.png")
+    assert code == 1
+    assert "bad.png" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_torch_is_not_imported(folder: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys\nfrom pipeline.cli import cli\n"
+            "cli(['predict', '--provider', 'cpu', 'up.png'], standalone_mode=False)\n"
+            "print([m for m in ('torch', 'onnx', 'sklearn', 'ruamel') if m in sys.modules])",
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
