@@ -276,7 +276,18 @@ def _terminate(_: int, __: FrameType | None) -> None:
     sys.exit(TERMINATED)
 
 
+def _share_cores() -> None:
+    """Let OpenMP's threads sleep after a short wait instead of spinning; before torch is imported.
+
+    Measured on two cores, base width 8, batch 32: with other work on the machine 14 to 64 images/s
+    became 124 to 229, and alone it stays 2,100 (OMP_WAIT_POLICY=passive: 1,150 alone).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
 def main() -> None:
     """Run the command line of `sys.argv`."""
+    _share_cores()
     signal.signal(signal.SIGTERM, _terminate)
     cli()
