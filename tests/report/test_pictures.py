@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -153,3 +154,15 @@ def test_drawing_leaves_the_settings_of_the_caller(make_history) -> None:
     before = dict(mpl.rcParams)
     draw_pictures(make_history(method="none", **FEW))
     assert dict(mpl.rcParams) == before
+
+
+def test_logarithmic_axes_are_labelled_with_plain_numbers(make_history) -> None:
+    history = make_history()
+    fall = [
+        dataclasses.replace(row, bottleneck_before=row.bottleneck_before * 10.0 ** -(i / 4))
+        for i, row in enumerate(history.growth)
+    ]
+    drawn = by_name(draw_pictures(dataclasses.replace(history, growth=fall)))
+    labels = texts(drawn["bottleneck"])
+    assert not [label for label in labels if "$" in label]
+    assert "0.01" in labels

@@ -5,7 +5,14 @@ import math
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 from tinygrow.report.history import ExtensionRow, History
 from tinygrow.report.style import (
@@ -101,6 +108,11 @@ def _draw_depth(ax: Axes, rows: list[ExtensionRow]) -> None:
     finite = [v for v in (*before, *after, *promised) if v > 0]
     if finite and max(finite) > 20 * min(finite):
         ax.set_yscale("log")
+        # Plain numbers: matplotlib's own labels of a logarithmic axis are formulas, which SVG text
+        # shows as their source.
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=6))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
     else:
         ax.set_ylim(bottom=0)
     ax.set_xlim(0.4, max(sweeps) + 0.6)
