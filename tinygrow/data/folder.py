@@ -75,12 +75,9 @@ def _load(
     train, test, found = _choose(layout, settings)
     channels = 1 if settings.mode == "grey" else 3
     decoder = _Decoder(tree, settings.path, settings.size, channels)
-    observer.begin("decode images", len(train.files) + len(test.files), "images")
-    try:
+    with observer.work("decode images", len(train.files) + len(test.files), "images"):
         train_images, train_digests = decoder.decode(train.files, observer)
         test_images, test_digests = decoder.decode(test.files, observer)
-    finally:
-        observer.end()
     files, digests = train.files + test.files, train_digests + test_digests
     labels = np.concatenate([train.labels, test.labels])
     for line in _twins(decoder, files, digests, labels, len(train.files)):

@@ -100,7 +100,8 @@ class Trial:
         """Return how much smaller the new units are than the old, in Frobenius norms.
 
         The first number compares pre-activations of the widened layer (old units against new), the
-        second outputs of the layer behind it (without bias; old units' share against new).
+        second outputs of the layer behind it (old units' share with the bias, which is the output
+        before the extension, against what the new units add).
         """
         first, second = self._layers()
         kept: dict[str, torch.Tensor] = {}
@@ -169,12 +170,9 @@ def choose_amplitude(
     trial = Trial(network, site, units)
     sign = 1
     if settings.sign == "group":
-        root = math.sqrt(settings.sign_amplitude)
-        losses = []
-        for candidate in (1, -1):
-            trial.set(candidate * root, candidate * root)
-            losses.append(trial.loss(batches[:1], label_smoothing))
-        sign = 1 if losses[0] <= losses[1] else -1
+        sign = better_sign(
+            Trial(network, site, units), batches[0], settings.sign_amplitude, label_smoothing
+        )
 
     def loss_at(gamma: float) -> float:
         trial.set(sign * math.sqrt(gamma), sign * math.sqrt(gamma))
@@ -183,11 +181,32 @@ def choose_amplitude(
     amplitudes, curve = search(loss_at, settings)
     lowest = min(range(len(curve)), key=curve.__getitem__)
     gain = (curve[0] - curve[lowest]) / max(abs(curve[0]), 1e-30)
-    factor = amplitudes[lowest] if gain >= settings.min_gain and lowest > 0 else 0.0
+    factor = amplitudes[lowest] if gain >= settings.min_gain else 0.0
     added: NewUnits | None = units.scaled(sign * math.sqrt(factor), sign * math.sqrt(factor))
     if factor == 0.0:
         added = units.scaled(sign, 0.0) if settings.when_rejected == "preserve" else None
     return Amplitude(added, sign, factor, tuple(amplitudes), tuple(curve))
+
+
+def better_sign(trial: Trial, batch: Batch, amplitude: float, label_smoothing: float) -> int:
+    """Return the sign of the new units, +1 or -1, with the lower loss at `amplitude`.
+
+    Works in float64: without BatchNorm, units of an amplitude of 1e-8 change float32 losses by
+    less than these are rounded (half of the signs of a perceptron came out wrong).
+
+    Args:
+        trial: is left in float64, to be thrown away.
+        batch: training images.
+        amplitude: factor at which the signs are compared.
+        label_smoothing: that of the training loss.
+    """
+    trial.network.double()
+    images, labels = batch
+    root, losses = math.sqrt(amplitude), []
+    for sign in (1, -1):
+        trial.set(sign * root, sign * root)
+        losses.append(trial.loss([(images.double(), labels)], label_smoothing))
+    return 1 if losses[0] <= losses[1] else -1
 
 
 def search(
@@ -201,14 +220,15 @@ def search(
     amplitudes = [0.0]
     losses = [loss_at(0.0)]
     for exponent in range(settings.smallest_exponent, top + 1):
-        amplitudes.append(2.0**exponent)
-        losses.append(loss_at(amplitudes[-1]))
-        rise = losses[-1] - losses[-2]
-        if settings.search == "first_increase" and (
-            not math.isfinite(losses[-1]) or rise > settings.tolerance * abs(losses[0])
-        ):
+        loss = loss_at(2.0**exponent)
+        if not math.isfinite(loss):  # larger ones overflow as well
             break
-    return amplitudes, [x if math.isfinite(x) else math.inf for x in losses]
+        amplitudes.append(2.0**exponent)
+        losses.append(loss)
+        rise = losses[-1] - losses[-2]
+        if settings.search == "first_increase" and rise > settings.tolerance * abs(losses[0]):
+            break
+    return amplitudes, losses
 
 
 def _ratio(old: torch.Tensor, new: torch.Tensor) -> float:

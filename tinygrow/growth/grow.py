@@ -5,6 +5,7 @@ statistics; running statistics serve evaluation alone, and those of new channels
 before it.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -119,24 +120,24 @@ def grow(
     architecture = start
     if snapshot is not None:
         snapshot(0, start, network)
-    observer.begin("grow", round(settings.epochs_between * trainings * len(stream)), "images")
-    for visit in plan:
-        site = sites[visit.index]
-        count = visit.target - architecture.middle_widths[visit.index]
-        extension = None
-        if count > 0 and settings.method != "none":
-            extension = extend(network, site, count, trainer, settings, generator=generator)
-            architecture = architecture.with_middle_width(
-                visit.index, architecture.middle_widths[visit.index] + extension.added
-            )
-        training = None
-        if _trains_after(visit, settings):
-            training = trainer.train(settings.epochs_between)
-        row = log.add(visit, site, architecture, extension, training)
-        observer.say(_line(row, len(plan)))
-        if snapshot is not None:
-            snapshot(row.extension, architecture, trainer.result)
-    observer.end()
+    images = round(settings.epochs_between * trainings * len(stream))
+    with observer.work("grow", images, "images"):
+        for visit in plan:
+            site = sites[visit.index]
+            count = visit.target - architecture.middle_widths[visit.index]
+            extension = None
+            if count > 0 and settings.method != "none":
+                extension = extend(network, site, count, trainer, settings, generator=generator)
+                architecture = architecture.with_middle_width(
+                    visit.index, architecture.middle_widths[visit.index] + extension.added
+                )
+            training = None
+            if _trains_after(visit, settings):
+                training = trainer.train(settings.epochs_between)
+            row = log.add(visit, site, architecture, extension, training)
+            observer.say(_line(row, len(plan)))
+            if snapshot is not None:
+                snapshot(row.extension, architecture, trainer.result)
     return Grown(trainer.result.eval(), architecture, tuple(log.rows), tuple(log.curves))
 
 
@@ -202,6 +203,7 @@ def extend(
     trainer.adopt(replaced, settings.optimizer_state)
     if trainer.average is not None:
         widen(trainer.average, site, amplitude.units)
+        measure_running_statistics(trainer.average, site, images, added)
     if settings.batch_growth == "sqrt_parameters":
         trainer.batch_size *= (count_parameters(network) / before) ** 0.5
     after = None
@@ -344,7 +346,8 @@ def _line(row: ExtensionRow, total: int) -> str:
             f" loss {row.loss_before:.4f} -> {row.loss_after:.4f}"
             f" (amplitude {row.amplitude:.3g}{', rejected' if row.rejected else ''})"
         )
-    train = "" if row.train_loss is None else f" train loss {row.train_loss:.3f}"
+    trained = row.train_loss is not None and not math.isnan(row.train_loss)
+    train = f" train loss {row.train_loss:.3f}" if trained else ""
     return (
         f"extension {row.extension}/{total} depth {row.depth} width {growth}{search}{train}"
         f" validation {row.validation_accuracy:.2f} % parameters {row.parameters:,}"

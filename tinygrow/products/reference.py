@@ -33,14 +33,11 @@ def torch_logits(
     mean = torch.tensor(card.mean).reshape(1, -1, 1, 1)
     std = torch.tensor(card.std).reshape(1, -1, 1, 1)
     parts = []
-    observer.begin("PyTorch", len(images), "images")
-    try:
+    with observer.work("PyTorch", len(images), "images"):
         for start in range(0, len(images), batch_size):
             batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size]))
             parts.append(network((batch.float() / 255 - mean) / std).numpy())
             observer.advance(len(batch))
-    finally:
-        observer.end()
     return np.concatenate(parts)
 
 

@@ -68,6 +68,12 @@ class TrainingSettings:
             self.nesterov,
             "it needs momentum > 0",
         )
+        require(
+            self.optimizer == "sgd" or self.momentum == 0,
+            "momentum",
+            self.momentum,
+            "adamw has none of its own kind; set it to 0",
+        )
         at_least("weight_decay", self.weight_decay, 0)
         at_least("batch_size", self.batch_size, 2)
         one_of("schedule", self.schedule, ("constant", "cosine", "triangular"))

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tinygrow.training.batches import DeviceImages
+from tinygrow.training.device import full_float32
 
 
 @torch.no_grad()
@@ -23,10 +24,11 @@ def evaluate(
     loss = torch.zeros((), dtype=torch.float64, device=images.device)
     correct = torch.zeros((), dtype=torch.int64, device=images.device)
     try:
-        for x, y in images.batches(batch_size):
-            logits = network(x)
-            loss += F.cross_entropy(logits, y, reduction="sum").double()
-            correct += (logits.argmax(1) == y).sum()
+        with full_float32():
+            for x, y in images.batches(batch_size):
+                logits = network(x)
+                loss += F.cross_entropy(logits, y, reduction="sum").double()
+                correct += (logits.argmax(1) == y).sum()
     finally:
         network.train(was_training)
     return float(loss) / len(images), 100.0 * float(correct) / len(images)

@@ -79,26 +79,25 @@ def finetune(
     )
     loss, accuracy = evaluate(network, validation)
     rows = [EpochRow(epoch=0, images_seen=0, validation_loss=loss, validation_accuracy=accuracy)]
-    observer.begin("finetune", settings.epochs * len(stream), "images")
-    for epoch in range(1, settings.epochs + 1):
-        done = trainer.train(1.0)
-        looks = epoch % settings.evaluate_every == 0 or epoch == settings.epochs
-        measured = evaluate(trainer.result, validation) if looks else (None, None)
-        rows.append(
-            EpochRow(
-                epoch=epoch,
-                images_seen=trainer.images_seen,
-                learning_rate=done.learning_rate,
-                train_loss=done.loss,
-                train_accuracy=done.accuracy,
-                validation_loss=measured[0],
-                validation_accuracy=measured[1],
-                seconds=done.seconds,
-                images_per_second=done.images / done.seconds,
+    with observer.work("finetune", settings.epochs * len(stream), "images"):
+        for epoch in range(1, settings.epochs + 1):
+            done = trainer.train(1.0)
+            looks = epoch % settings.evaluate_every == 0 or epoch == settings.epochs
+            measured = evaluate(trainer.result, validation) if looks else (None, None)
+            rows.append(
+                EpochRow(
+                    epoch=epoch,
+                    images_seen=trainer.images_seen,
+                    learning_rate=done.learning_rate,
+                    train_loss=done.loss,
+                    train_accuracy=done.accuracy,
+                    validation_loss=measured[0],
+                    validation_accuracy=measured[1],
+                    seconds=done.seconds,
+                    images_per_second=done.images / done.seconds,
+                )
             )
-        )
-        observer.say(_line(rows[-1], settings.epochs))
-    observer.end()
+            observer.say(_line(rows[-1], settings.epochs))
     return Finetuned(trainer.result.eval(), tuple(rows))
 
 

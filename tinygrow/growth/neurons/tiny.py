@@ -2,11 +2,18 @@
 
 import time
 
+import torch
+
 from tinygrow.growth.bottleneck import best_update, bottleneck, optimal_neurons
 from tinygrow.growth.neurons.proposal import Proposal, Request
 from tinygrow.growth.patches import check_layer
 from tinygrow.growth.sample_size import neuron_sample_size, update_sample_size
-from tinygrow.growth.statistics import desired_update, neuron_moments, update_moments
+from tinygrow.growth.statistics import (
+    batch_statistics,
+    desired_update,
+    neuron_moments,
+    update_moments,
+)
 
 
 def propose(request: Request) -> Proposal:
@@ -21,7 +28,8 @@ def propose(request: Request) -> Proposal:
     first, second = (check_layer(layer, site.name) for layer in site.layers(network))
 
     started = time.perf_counter()
-    _, h, _ = desired_update(network, site, request.sample(2)[0])
+    with batch_statistics(network):
+        _, h, _ = desired_update(network, site, request.sample(2)[0])
     hidden = tuple(h.shape[2:])
     update_images = request.sample(
         update_sample_size(second, hidden, request.available, statistics)
@@ -42,6 +50,8 @@ def propose(request: Request) -> Proposal:
         )
     projection = delta if settings.solver.projection else None
     pair = neuron_moments(network, site, neuron_images, projection, statistics, smoothing)
+    if pair.S.is_cuda:  # so that the clock does not count moments as solving
+        torch.cuda.synchronize(pair.S.device)
     seconds_statistics += time.perf_counter() - started
 
     started = time.perf_counter()

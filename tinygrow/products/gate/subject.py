@@ -101,14 +101,11 @@ def run_session(
     """Return a session's logits (N, classes) of uint8 images (N, C, H, W)."""
     observer = observer or Observer()
     parts = []
-    observer.begin(f"ONNX Runtime, {session.get_providers()[0]}", len(images), "images")
-    try:
+    with observer.work(f"ONNX Runtime, {session.get_providers()[0]}", len(images), "images"):
         for start in range(0, len(images), batch_size):
             batch = np.ascontiguousarray(images[start : start + batch_size])
             parts.append(session.run([OUTPUT], {INPUT: batch})[0])
             observer.advance(len(batch))
-    finally:
-        observer.end()
     return np.concatenate(parts)
 
 

@@ -1,0 +1,79 @@
+from typing import Any
+
+import pytest
+
+from tests.settings.refusal import check_form, check_words, refused
+from tinygrow.settings.growth import (
+    AmplitudeSettings,
+    GrowthSettings,
+    SolverSettings,
+    StatisticsSettings,
+)
+
+ALL = (StatisticsSettings, SolverSettings, AmplitudeSettings, GrowthSettings)
+
+
+@pytest.mark.parametrize("settings", ALL)
+def test_form(settings: type) -> None:
+    check_form(settings)
+    check_words(settings)
+
+
+def test_the_defaults_are_the_papers() -> None:
+    """tiny.md 1.8 (sample sizes), 1.9 (line search), 1.12 (schedule)."""
+    growth = GrowthSettings()
+    assert (growth.method, growth.extensions, growth.epochs_between) == ("tiny", 16, 0.25)
+    assert (growth.batch_growth, growth.optimizer_state) == ("sqrt_parameters", "recreate")
+    statistics = growth.statistics
+    assert (statistics.conv_factor, statistics.linear_factor) == (0.5, 2.0)
+    assert (statistics.min_images, statistics.batch_size, statistics.same_sample) == (
+        200,
+        100,
+        False,
+    )
+    assert growth.solver.projection
+    amplitude = growth.amplitude
+    assert (amplitude.normalization, amplitude.sign, amplitude.images) == (
+        "functional",
+        "group",
+        1000,
+    )
+    assert (amplitude.smallest_exponent, amplitude.largest, amplitude.search) == (
+        -27,
+        1.0,
+        "first_increase",
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "value", "remedy"),
+    [
+        (StatisticsSettings, "conv_factor", 0.0, "greater than 0"),
+        (StatisticsSettings, "linear_factor", -1.0, "greater than 0"),
+        (StatisticsSettings, "min_images", 1, "at least 2"),
+        (StatisticsSettings, "max_images", -1, "0 (no limit) or at least min_images (200)"),
+        (StatisticsSettings, "max_images", 199, "0 (no limit) or at least min_images (200)"),
+        (StatisticsSettings, "batch_size", 1, "at least 2"),
+        (StatisticsSettings, "chunk_megabytes", 0, "at least 1"),
+        (SolverSettings, "relative_cut", 0.0, "in (0, 1)"),
+        (SolverSettings, "relative_cut", 1.0, "in (0, 1)"),
+        (AmplitudeSettings, "sign_amplitude", 0.0, "greater than 0"),
+        (AmplitudeSettings, "images", 1, "at least 2"),
+        (AmplitudeSettings, "largest", 0.0, "greater than 0"),
+        (AmplitudeSettings, "smallest_exponent", 0, "below largest (1.0)"),
+        (AmplitudeSettings, "smallest_exponent", 5000, "below largest (1.0)"),
+        (AmplitudeSettings, "tolerance", -1e-9, "at least 0"),
+        (AmplitudeSettings, "min_gain", -1e-9, "at least 0"),
+        (GrowthSettings, "extensions", 0, "at least 1"),
+        (GrowthSettings, "epochs_between", -0.1, "at least 0"),
+    ],
+)
+def test_ranges(settings: type, name: str, value: Any, remedy: str) -> None:
+    message = refused(settings, name, value)
+    assert repr(value) in message and remedy in message
+
+
+def test_limits_themselves_are_allowed() -> None:
+    assert StatisticsSettings(max_images=200).max_images == 200
+    assert AmplitudeSettings(smallest_exponent=-1).smallest_exponent == -1
+    assert GrowthSettings(epochs_between=0.0).epochs_between == 0

@@ -1,0 +1,63 @@
+from typing import Any
+
+import pytest
+
+from tests.settings.refusal import check_form, check_words, refused
+from tinygrow.errors import SettingError
+from tinygrow.settings.training import AugmentationSettings, FinetuneSettings, TrainingSettings
+
+
+def test_form() -> None:
+    for settings in (AugmentationSettings, TrainingSettings, FinetuneSettings):
+        check_form(settings)
+    check_words(TrainingSettings)
+
+
+def test_the_default_is_the_papers_plain_sgd() -> None:
+    settings = TrainingSettings()
+    assert (settings.optimizer, settings.learning_rate, settings.momentum) == ("sgd", 0.01, 0.0)
+    assert (settings.weight_decay, settings.batch_size, settings.ema) == (0.0, 32, 0.0)
+    assert settings.augmentation == AugmentationSettings(crop_padding=4, flip=True, cutout=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "remedy"),
+    [
+        ("learning_rate", 0.0, "greater than 0"),
+        ("learning_rate", -0.1, "greater than 0"),
+        ("learning_rate", float("nan"), "greater than 0"),
+        ("momentum", -0.1, "in [0, 1)"),
+        ("momentum", 1.0, "in [0, 1)"),
+        ("nesterov", True, "needs momentum > 0"),
+        ("weight_decay", -1e-9, "at least 0"),
+        ("batch_size", 1, "at least 2"),
+        ("warmup_epochs", -1.0, "at least 0"),
+        ("label_smoothing", -0.1, "in [0, 1)"),
+        ("label_smoothing", 1.0, "in [0, 1)"),
+        ("ema", -0.1, "in [0, 1)"),
+        ("ema", 1.0, "in [0, 1)"),
+    ],
+)
+def test_ranges(name: str, value: Any, remedy: str) -> None:
+    message = refused(TrainingSettings, name, value)
+    assert repr(value) in message and remedy in message
+
+
+@pytest.mark.parametrize("name", ["crop_padding", "cutout"])
+def test_ranges_of_augmentation(name: str) -> None:
+    assert refused(AugmentationSettings, name, -1) == f"{name} is -1; it must be at least 0"
+
+
+def test_ranges_of_fine_tuning() -> None:
+    assert "at least 0" in refused(FinetuneSettings, "epochs", -1)
+    assert "at least 1" in refused(FinetuneSettings, "evaluate_every", 0)
+    assert FinetuneSettings(epochs=0).epochs == 0
+
+
+@pytest.mark.parametrize("epochs", [0, 3])
+def test_the_warm_up_must_fit_into_the_epochs(epochs: int) -> None:
+    fits = TrainingSettings(warmup_epochs=float(epochs))
+    assert FinetuneSettings(epochs=epochs, training=fits).training is fits
+    longer = TrainingSettings(warmup_epochs=epochs + 0.5)
+    with pytest.raises(SettingError, match=rf"^warmup_epochs is {longer.warmup_epochs}; .* 0 to"):
+        FinetuneSettings(epochs=epochs, training=longer)
