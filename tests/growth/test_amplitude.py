@@ -1,0 +1,395 @@
+import copy
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from tests.growth.scenes import (
+    NEVER,
+    SITE,
+    PairNet,
+    conv_pair,
+    linear_pair,
+    random_units,
+    resnet,
+    site_of,
+)
+from tinygrow.growth import amplitude as module
+from tinygrow.growth.amplitude import Trial, better_sign, choose_amplitude, normalize, search
+from tinygrow.growth.sites import sites_of
+from tinygrow.growth.surgery import NewUnits, widen
+from tinygrow.settings.growth import AmplitudeSettings
+
+GRID = AmplitudeSettings(search="grid", smallest_exponent=-4, sign_amplitude=1e-2)
+CLOSE = {"rtol": 1e-10, "atol": 1e-12}
+
+
+def widened(network: PairNet, units: NewUnits) -> PairNet:
+    wide = copy.deepcopy(network)
+    widen(wide, site_of(network), units)
+    return wide
+
+
+def mean_loss(network: nn.Module, batches: list) -> float:
+    """Return the mean loss with BatchNorm of each mini-batch, image by image."""
+    network = copy.deepcopy(network).train()
+    losses = []
+    for x, y in batches:
+        with torch.no_grad():
+            logs = torch.log_softmax(network(x), 1)
+        losses += [-float(logs[i, label]) for i, label in enumerate(y)]
+    return sum(losses) / len(losses)
+
+
+# --- normalisation
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv", "normed"])
+def test_functional_normalization_makes_the_norms_equal(kind: str) -> None:
+    network, batch = linear_pair() if kind == "linear" else conv_pair(normed=kind == "normed")
+    site = site_of(network)
+    network.train()
+    old = network.first.weight.shape[0]
+    raw = random_units(network, site, 2).scaled(1e-3, 1e4)
+
+    units = normalize(network, site, raw, batch)
+
+    wide = widened(network, units)
+    with torch.no_grad():
+        z = wide.first(batch[0])
+        h = wide.hidden(batch[0])
+        outputs = network.second(network.hidden(batch[0]))
+        # The new units alone: the difference that they make to the second layer's output.
+        added = wide.second(h) - wide.second(
+            h * (torch.arange(h.shape[1]) < old).reshape(1, -1, *[1] * (h.ndim - 2))
+        )
+    assert float(z[:, old:].norm()) == pytest.approx(float(z[:, :old].norm()), rel=1e-6)
+    assert float(added.norm()) == pytest.approx(float(outputs.norm()), rel=1e-6)
+    # One factor for all of fan-in and bias, one for all of fan-out.
+    for new, before in (
+        (units.fan_in, raw.fan_in),
+        (units.bias, raw.bias),
+        (units.fan_out, raw.fan_out),
+    ):
+        ratio = new / before
+        torch.testing.assert_close(ratio, ratio.flatten()[0].expand_as(ratio), **CLOSE)
+    ratios = units.fan_in.flatten()[0] / raw.fan_in.flatten()[0], units.bias[0] / raw.bias[0]
+    torch.testing.assert_close(*ratios, **CLOSE)
+
+
+def test_normalization_can_be_left_out() -> None:
+    network, batch = linear_pair()
+    raw = random_units(network, SITE, 2)
+    settings = replace(GRID, normalization="none", sign="none", min_gain=0.0)
+
+    chosen = choose_amplitude(network, SITE, raw, [batch], settings)
+
+    assert chosen.units is not None
+    factor = chosen.factor**0.5 if chosen.factor else 1.0
+    torch.testing.assert_close(chosen.units.fan_in, raw.fan_in * factor, **CLOSE)
+
+
+# --- sign
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv", "normed"])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_sign_with_the_lower_loss_is_taken(kind: str, seed: int) -> None:
+    network, batch = (
+        linear_pair(activation=torch.relu, seed=seed)
+        if kind == "linear"
+        else conv_pair(activation=torch.relu, normed=kind == "normed", seed=seed)
+    )
+    site = site_of(network)
+    raw = random_units(network, site, 2, seed=seed)
+    units = normalize(network, site, raw, batch)
+    losses = {
+        sign: mean_loss(widened(network, units.scaled(0.1 * sign, 0.1 * sign)), [batch])
+        for sign in (1, -1)
+    }
+    assert abs(losses[1] - losses[-1]) > 1e-9
+
+    chosen = choose_amplitude(network, site, raw, [batch], GRID)
+
+    assert chosen.sign == min(losses, key=losses.__getitem__)
+    # Turned by the caller, they are turned back. (Normalised, they would differ in more: a ReLU
+    # of the turned units has another norm.)
+    plain = replace(GRID, normalization="none")
+    kept = choose_amplitude(network, site, units, [batch], plain)
+    turned = choose_amplitude(network, site, units.scaled(-1, -1), [batch], plain)
+    assert turned.sign == -kept.sign
+    assert turned.losses == kept.losses
+    for units_given in (kept, turned):
+        added = mean_loss(widened(network, units_given.units), [batch])
+        assert added == pytest.approx(units_given.loss_after, rel=1e-12)
+
+
+# Float64 rounds the losses at 1e-15; they differ by more than 1e-12 with these seeds.
+@pytest.mark.parametrize("seed", [0, 1, 2, 4, 5, 6])
+def test_rounding_does_not_decide_the_sign_of_a_float32_network(seed: int) -> None:
+    # At the default amplitude, 1e-8, and without BatchNorm, float32 losses hardly tell signs apart.
+    exact, (x, y) = linear_pair(images=100, activation=torch.relu, seed=seed)
+    raw = random_units(exact, SITE, 2, seed=seed)
+    rough = copy.deepcopy(exact).float()
+    batch = (x.float(), y)
+    exact.load_state_dict(rough.state_dict())
+    units = normalize(exact, SITE, raw, (batch[0].double(), y))
+    losses = [
+        mean_loss(widened(exact, units.scaled(sign * 1e-4, sign * 1e-4)), [(batch[0].double(), y)])
+        for sign in (1, -1)
+    ]
+    single = NewUnits(raw.fan_in.float(), raw.bias.float(), raw.fan_out.float())
+
+    chosen = choose_amplitude(rough, SITE, single, [batch], AmplitudeSettings())
+
+    assert abs(losses[0] - losses[1]) > 1e-12
+    assert chosen.sign == (1 if losses[0] < losses[1] else -1)
+    assert chosen.units.fan_in.dtype == torch.float32
+
+
+def test_label_smoothing_may_turn_the_sign() -> None:
+    differing = 0
+    for seed in range(10):
+        network, (x, y) = linear_pair(activation=torch.relu, seed=seed)
+        units = random_units(network, SITE, 2, seed=seed)
+        wanted = []
+        for smoothing in (0.0, 0.9):
+            losses = []
+            for scale in (0.1, -0.1):
+                with torch.no_grad():
+                    logits = widened(network, units.scaled(scale, scale))(x)
+                losses.append(float(F.cross_entropy(logits, y, label_smoothing=smoothing)))
+            wanted.append(1 if losses[0] <= losses[1] else -1)
+
+            sign = better_sign(Trial(network, SITE, units), (x, y), 0.01, smoothing)
+
+            assert sign == wanted[-1]
+        differing += wanted[0] != wanted[1]
+
+    assert differing > 0
+
+
+def test_the_sign_can_be_left_as_the_solver_gave_it() -> None:
+    network, batch = linear_pair(activation=torch.relu)
+    signs = set()
+    for seed in range(4):
+        raw = random_units(network, SITE, 2, seed=seed)
+        signs.add(choose_amplitude(network, SITE, raw, [batch], replace(GRID, sign="none")).sign)
+
+    assert signs == {1}
+
+
+# --- the search along amplitudes
+
+
+def fake(losses: dict[float, float]) -> object:
+    """Return a loss function that takes the value of the largest named amplitude below."""
+
+    def loss_at(gamma: float) -> float:
+        return losses[max(a for a in losses if a <= gamma)]
+
+    return loss_at
+
+
+def test_amplitudes_are_zero_and_the_powers_of_two_below_the_largest() -> None:
+    for largest, top in ((1.0, 0.5), (20.0, 16.0), (16.0, 8.0), (1.5, 1.0)):
+        settings = AmplitudeSettings(largest=largest, search="grid")
+
+        amplitudes, losses = search(lambda gamma: 1.0, settings)
+
+        assert amplitudes[:2] == [0.0, 2.0**-27]
+        assert amplitudes[-1] == top
+        assert all(b == 2 * a for a, b in pairwise(amplitudes[1:]))
+        assert losses == [1.0] * len(amplitudes)
+
+
+def test_the_search_stops_behind_the_first_increase() -> None:
+    loss_at = fake({0.0: 1.0, 2.0**-20: 0.9, 2.0**-10: 0.8, 2.0**-9: 0.85, 2.0**-3: 0.1})
+
+    first, losses = search(loss_at, AmplitudeSettings())
+    grid, all_losses = search(loss_at, AmplitudeSettings(search="grid"))
+
+    assert first[-1] == 2.0**-9
+    assert losses[-1] == 0.85
+    assert min(losses) == 0.8
+    assert grid[-1] == 0.5
+    assert min(all_losses) == 0.1
+    assert grid[: len(first)] == first
+
+
+def test_rises_within_the_tolerance_do_not_stop_the_search() -> None:
+    # In units of the loss at zero, 10: a rise of 1e-6 is 1e-7 of it.
+    loss_at = fake({0.0: 10.0, 2.0**-20: 10.0 + 0.9e-6, 2.0**-5: 9.0})
+
+    amplitudes, _ = search(loss_at, AmplitudeSettings(tolerance=1e-7))
+    strict, _ = search(loss_at, AmplitudeSettings(tolerance=0.8e-7))
+
+    assert amplitudes[-1] == 0.5
+    assert strict[-1] == 2.0**-20
+
+
+@pytest.mark.parametrize("kind", ["first_increase", "grid"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_an_overflow_ends_the_search_and_stays_out_of_the_curve(bad: float, kind: str) -> None:
+    loss_at = fake({0.0: 1.0, 2.0**-10: 0.5, 2.0**-5: bad})
+
+    amplitudes, losses = search(loss_at, AmplitudeSettings(search=kind))
+
+    assert amplitudes[-1] == 2.0**-6
+    assert len(losses) == len(amplitudes)
+    assert losses[-1] == min(losses) == 0.5
+
+
+@given(
+    st.lists(st.integers(0, 20), min_size=29, max_size=29),
+    st.sampled_from(["first_increase", "grid"]),
+)
+def test_the_search_sees_a_prefix_of_the_grid(values: list[int], kind: str) -> None:
+    curve = [1.0 + v / 20 for v in values]
+    calls: list[float] = []
+
+    def loss_at(gamma: float) -> float:
+        calls.append(gamma)
+        return curve[len(calls) - 1]
+
+    amplitudes, losses = search(loss_at, AmplitudeSettings(search=kind))
+
+    assert calls == amplitudes
+    assert losses == curve[: len(losses)]
+    rises = [i for i in range(1, 28) if curve[i] > curve[i - 1]]
+    expected = rises[0] + 1 if rises and kind == "first_increase" else 28
+    assert len(amplitudes) == expected
+
+
+# --- all three together
+
+
+@pytest.mark.parametrize("kind", ["linear", "normed"])
+def test_the_curve_is_the_loss_of_the_widened_network(kind: str) -> None:
+    network, (x, y) = linear_pair() if kind == "linear" else conv_pair(images=9, normed=True)
+    site = site_of(network)
+    # The mini-batch's statistics count, whatever the mode; those of the whole network stay.
+    network.eval()
+    batches = [(x[:5], y[:5]), (x[5:], y[5:])]
+    raw = random_units(network, site, 2)
+
+    chosen = choose_amplitude(network, site, raw, batches, GRID)
+
+    units = normalize(network, site, raw, batches[0])
+    for gamma, loss in zip(chosen.amplitudes, chosen.losses, strict=True):
+        root = chosen.sign * gamma**0.5
+        expected = mean_loss(widened(network, units.scaled(root, root)), batches)
+        assert loss == pytest.approx(expected, rel=1e-12)
+    assert chosen.losses[0] == pytest.approx(mean_loss(network, batches), rel=1e-12)
+    assert chosen.factor == chosen.amplitudes[chosen.losses.index(min(chosen.losses))]
+    assert chosen.loss_before == chosen.losses[0]
+    assert chosen.loss_after == min(chosen.losses)
+    # What is handed on is what was measured.
+    assert chosen.units is not None
+    added = mean_loss(widened(network, chosen.units), batches)
+    assert added == pytest.approx(chosen.loss_after, rel=1e-12)
+
+
+def test_label_smoothing_enters_the_loss() -> None:
+    network, batch = linear_pair()
+
+    chosen = choose_amplitude(network, SITE, random_units(network, SITE, 2), [batch], GRID, 0.3)
+
+    expected = F.cross_entropy(network(batch[0]), batch[1], label_smoothing=0.3)
+    assert chosen.loss_before == pytest.approx(float(expected.detach()), rel=1e-12)
+
+
+def test_amplitude_zero_uses_the_code_path_of_every_other_amplitude() -> None:
+    network, batch = conv_pair(normed=True)
+    site = site_of(network)
+    trial = Trial(network, site, random_units(network, site, 2))
+
+    trial.set(0.0, 0.0)
+
+    assert trial.network.first.out_channels == 5
+    assert trial.loss([batch], 0.0) == pytest.approx(mean_loss(network, [batch]), rel=1e-12)
+
+
+def test_the_searched_network_is_left_as_it_was() -> None:
+    network, architecture = resnet()
+    network.train()
+    state = {k: v.clone() for k, v in network.state_dict().items()}
+    generator = torch.get_rng_state()
+    batch = (
+        torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0)),
+        torch.arange(8) % 3,
+    )
+    site = sites_of(architecture)[0]
+
+    choose_amplitude(network, site, random_units(network, site, 2), [batch], GRID)
+
+    after = network.state_dict()
+    assert after.keys() == state.keys()
+    assert all(torch.equal(after[k], v) for k, v in state.items())
+    assert network.training
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+# --- rejection
+
+REJECTING = replace(GRID, min_gain=NEVER)
+
+
+@pytest.mark.parametrize("kind", ["linear", "normed"])
+def test_rejected_neurons_may_be_kept_without_a_voice(kind: str) -> None:
+    network, batch = linear_pair() if kind == "linear" else conv_pair(normed=True)
+    site = site_of(network)
+
+    chosen = choose_amplitude(network, site, random_units(network, site, 2), [batch], REJECTING)
+
+    assert chosen.rejected
+    assert chosen.factor == 0.0
+    assert chosen.loss_after == chosen.loss_before
+    assert chosen.units is not None
+    assert len(chosen.units) == 2
+    assert not chosen.units.fan_out.any()
+    # Fan-in as normalised, so that the fan-out gets gradients.
+    assert chosen.units.fan_in.abs().min() > 0
+    wide = widened(network, chosen.units)
+    torch.testing.assert_close(wide(batch[0]), network(batch[0]), **CLOSE)
+
+
+def test_rejected_neurons_may_be_skipped() -> None:
+    network, batch = linear_pair()
+    settings = replace(REJECTING, when_rejected="skip")
+
+    chosen = choose_amplitude(network, SITE, random_units(network, SITE, 2), [batch], settings)
+
+    assert chosen.rejected
+    assert chosen.units is None
+
+
+def test_the_gain_decides_what_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, batch = linear_pair()
+    monkeypatch.setattr(module, "search", lambda *_: ([0.0, 0.25, 0.5], [4.0, 3.99, 4.1]))
+    raw = random_units(network, SITE, 2)
+
+    def factor(min_gain: float) -> float:
+        return choose_amplitude(
+            network, SITE, raw, [batch], replace(GRID, min_gain=min_gain)
+        ).factor
+
+    # The gain is 0.0025 of the loss.
+    assert factor(0.0024) == 0.25
+    assert factor(0.0026) == 0.0
+
+
+def test_no_gain_at_all_is_a_rejection(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, batch = linear_pair()
+    monkeypatch.setattr(module, "search", lambda *_: ([0.0, 0.25], [4.0, 4.0]))
+
+    chosen = choose_amplitude(
+        network, SITE, random_units(network, SITE, 2), [batch], replace(GRID, min_gain=0.0)
+    )
+
+    assert chosen.rejected

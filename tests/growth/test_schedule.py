@@ -1,0 +1,86 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygrow.architecture import final_architecture, seed_architecture
+from tinygrow.errors import TinygrowError
+from tinygrow.growth.schedule import neurons_per_extension, visits
+from tinygrow.settings.network import ResNetSettings
+
+
+def widths(base_width: int, start: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    settings = ResNetSettings(base_width=base_width, start=start)
+    final = final_architecture(settings, (3, 32, 32), 100)
+    return seed_architecture(settings, final).middle_widths, final.middle_widths
+
+
+@pytest.mark.parametrize(
+    ("base_width", "start", "extensions", "steps"),
+    [
+        (64, 1 / 4, 16, (3, 3, 6, 6, 12, 12, 24, 24)),
+        (64, 1 / 64, 21, (3, 3, 6, 6, 12, 12, 24, 24)),
+        (16, 1 / 4, 12, (1, 1, 2, 2, 4, 4, 8, 8)),
+        (64, 1.0, 5, (0,) * 8),
+    ],
+)
+def test_neurons_per_extension(
+    base_width: int, start: float, extensions: int, steps: tuple[int, ...]
+) -> None:
+    assert neurons_per_extension(*widths(base_width, start), extensions) == steps
+
+
+@pytest.mark.parametrize(
+    ("base_width", "start", "works"),
+    [
+        (64, 1 / 4, "1, 2, 3, 4, 6, 8, 12, 16, 24, 48"),
+        (64, 1 / 64, "1, 3, 7, 9, 21, 63"),
+        (16, 1 / 4, "1, 2, 3, 4, 6, 12"),
+    ],
+)
+def test_the_error_names_the_numbers_that_work(base_width: int, start: float, works: str) -> None:
+    with pytest.raises(TinygrowError, match="extensions is 5") as caught:
+        neurons_per_extension(*widths(base_width, start), 5)
+
+    assert str(caught.value).endswith(f"work: {works}")
+    assert "\n" not in str(caught.value)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(0, 40)), min_size=1, max_size=4),
+    st.integers(1, 50),
+)
+def test_a_plan_comes_out_whole_or_names_exactly_what_does(
+    starts_and_gaps: list[tuple[int, int]], extensions: int
+) -> None:
+    start = [s for s, _ in starts_and_gaps]
+    final = [s + gap for s, gap in starts_and_gaps]
+    works = [
+        n for n in range(1, 41) if all((b - a) % n == 0 for a, b in zip(start, final, strict=True))
+    ]
+    try:
+        steps = neurons_per_extension(start, final, extensions)
+    except TinygrowError as error:
+        named = [int(n) for n in str(error).rsplit(": ", 1)[1].split(", ")]
+        assert named == works
+        assert extensions not in works
+    else:
+        assert extensions in works or start == final
+        assert [a + extensions * n for a, n in zip(start, steps, strict=True)] == final
+
+
+def test_a_start_wider_than_the_end_is_refused() -> None:
+    with pytest.raises(TinygrowError, match=r"\[4, 9\] exceed the final widths \[8, 8\]"):
+        neurons_per_extension([4, 9], [8, 8], 1)
+
+
+def test_every_sweep_visits_every_site_in_order_of_depth() -> None:
+    plan = list(visits([1, 2], [4, 8], 3))
+
+    assert [(v.sweep, v.index, v.target, v.ends_sweep) for v in plan] == [
+        (1, 0, 2, False),
+        (1, 1, 4, True),
+        (2, 0, 3, False),
+        (2, 1, 6, True),
+        (3, 0, 4, False),
+        (3, 1, 8, True),
+    ]
