@@ -24,7 +24,6 @@ from tinygrow.data.prepared import DataCard, Split
 from tinygrow.errors import TinygrowError
 from tinygrow.growth.amplitude import Trial, better_sign, choose_amplitude, normalize
 from tinygrow.growth.bottleneck import best_update, bottleneck, optimal_neurons
-from tinygrow.growth.patches import check_layer
 from tinygrow.growth.sample_size import neuron_sample_size, update_sample_size
 from tinygrow.growth.schedule import neurons_per_extension
 from tinygrow.growth.sites import Site, sites_of
@@ -157,7 +156,7 @@ class Bench:
         settings, stream, site = self.settings, self.stream, measured.case.site
         sampling, cut = settings.statistics, settings.solver.relative_cut
         network = copy.deepcopy(self.network)
-        first, second = (check_layer(layer, site.name) for layer in site.layers(network))
+        first, second = site.layers(network)
         with batch_statistics(network):
             _, h, _ = desired_update(network, site, stream.sample(2, 2)[0])
         hidden = tuple(h.shape[2:])
@@ -191,7 +190,7 @@ class Bench:
         with timed("widen"):
             widen(network, site, amplitude.units)
         with timed("running statistics"):
-            measure_running_statistics(network, site, images, len(amplitude.units))
+            measure_running_statistics(network, images)
         with timed("bottleneck again"):
             moments = update_moments(network, site, update_images, sampling)
             bottleneck(moments.power, moments.M, best_update(moments.S1, moments.M, cut))

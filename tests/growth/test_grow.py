@@ -199,14 +199,15 @@ def test_a_plan_that_is_not_whole_is_refused_before_anything_happens() -> None:
 
 
 def test_fewer_directions_than_neurons_wanted_add_fewer_neurons() -> None:
-    # Behind the last hidden layer there are 3 outputs, so at most 3 singular values; 4 are wanted.
+    # Behind the last hidden layer there are 3 logits, whose gradients sum to zero: 2 directions.
+    # 4 are wanted at each visit.
     result = grown(quick_settings(), kind="mlp", final=(4, 14))
 
     last_layer = [row for row in result.rows if row.depth == 2]
-    assert [row.width_after - row.width_before for row in last_layer] == [3, 3, 3]
-    assert [row.singular_values_kept for row in last_layer] == [3, 3, 3]
-    assert result.architecture.middle_widths == (4, 11)
-    assert result.network.layers[1].out_features == 11
+    assert [row.width_after - row.width_before for row in last_layer] == [2, 2, 2]
+    assert [row.singular_values_kept for row in last_layer] == [2, 2, 2]
+    assert result.architecture.middle_widths == (4, 8)
+    assert result.network.layers[1].out_features == 8
 
 
 # --- what may and may not decide

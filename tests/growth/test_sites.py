@@ -3,7 +3,8 @@ from torch import nn
 
 from tests.growth.scenes import perceptron, resnet
 from tinygrow.architecture import Architecture, final_architecture
-from tinygrow.growth.sites import sites_of
+from tinygrow.errors import TinygrowError
+from tinygrow.growth.sites import Site, sites_of
 from tinygrow.networks.build import build_network
 from tinygrow.settings.network import ResNetSettings
 
@@ -61,3 +62,10 @@ def test_blocks_of_several_stages_are_found() -> None:
     widths = [site.layers(network)[0].out_channels for site in sites_of(architecture)]
 
     assert widths == [1, 2, 3, 4]
+
+
+def test_two_kinds_of_layers_are_refused_by_name() -> None:
+    network = nn.ModuleDict({"a": nn.Conv2d(1, 2, 3), "b": nn.Linear(8, 2)})
+    site = Site(depth=1, index=0, first="a", norm=None, second="b")
+    with pytest.raises(TinygrowError, match="a is a Conv2d and b a Linear"):
+        site.layers(network)

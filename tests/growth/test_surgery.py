@@ -95,7 +95,7 @@ def test_the_widened_network_computes_the_extended_forward_pass(
     narrow, y = copy.deepcopy(network), torch.zeros(len(x), dtype=torch.int64)
 
     widen(network, site, units)
-    measure_running_statistics(network, site, [(x[:8], y[:8]), (x[8:], y[8:])], 3)
+    measure_running_statistics(network, [(x[:8], y[:8]), (x[8:], y[8:])], (site, 3))
 
     for module in (narrow, network):
         module.train(training)
@@ -115,7 +115,7 @@ def test_amplitudes_towards_zero_leave_the_outputs_unchanged(training: bool) -> 
     for gamma in (1e-8, 1e-16, 1e-24, 0.0):
         wide = copy.deepcopy(network)
         widen(wide, site, units.scaled(gamma**0.5, gamma**0.5))
-        measure_running_statistics(wide, site, [batch], 3)
+        measure_running_statistics(wide, [batch], (site, 3))
         for module in (network, wide):
             module.train(training)
         with torch.no_grad():
@@ -224,7 +224,7 @@ def test_running_statistics_of_new_channels_are_measured_and_of_old_ones_kept() 
     tracked = int(norm.num_batches_tracked)
 
     batches = [(x[:5], labels[:5]), (x[5:], labels[5:])]
-    measure_running_statistics(network, site, batches, 3)
+    measure_running_statistics(network, batches, (site, 3))
 
     mean, variance = measured(network, units, [b for b, _ in batches])
     close = {"rtol": 1e-10, "atol": 1e-12}
@@ -237,6 +237,25 @@ def test_running_statistics_of_new_channels_are_measured_and_of_old_ones_kept() 
         assert "norm1" in name or torch.equal(value, buffers[name]), name
     assert not network.training
     assert not norm._forward_pre_hooks
+
+
+def test_all_running_statistics_are_measured_where_the_function_changed() -> None:
+    network, site, x = trained_block()
+    widen(network, site, random_units(network, site, 3))
+    # PyTorch's own update with momentum 1 is the statistics of the one batch it sees.
+    oracle = copy.deepcopy(network).train()
+    for module in oracle.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        oracle(x)
+
+    measure_running_statistics(network, [(x, torch.zeros(len(x), dtype=torch.int64))])
+
+    expected = {k: v for k, v in oracle.named_buffers() if "running" in k}
+    assert len(expected) > 2
+    for name, value in expected.items():
+        torch.testing.assert_close(network.get_buffer(name), value, rtol=1e-9, atol=1e-11)
 
 
 def test_new_batch_norm_channels_start_with_weight_1_and_bias_0() -> None:

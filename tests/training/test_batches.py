@@ -6,7 +6,7 @@ import torch
 
 from tests.training.small import CPU, PLAIN, make_card, make_split, make_stream
 from tinygrow.settings.training import AugmentationSettings
-from tinygrow.training.batches import DeviceImages, TrainingStream
+from tinygrow.training.batches import DeviceImages, TrainingStream, augmented
 
 
 def oracle_normalized(image: np.ndarray) -> np.ndarray:
@@ -131,10 +131,10 @@ class TestSample:
     def test_all_if_fewer(self) -> None:
         parts = make_stream(10).sample(100, 4)
         assert sorted(y for _, part in parts for y in part.tolist()) == list(range(10))
-        assert [len(y) for _, y in parts] == [4, 4, 2]
+        assert [len(y) for _, y in parts] == [4, 3, 3]
 
-    def test_a_rest_of_one_image_is_left_out(self) -> None:
-        assert [len(y) for _, y in make_stream(10).sample(9, 4)] == [4, 4]
+    def test_batches_are_of_nearly_equal_size(self) -> None:
+        assert [len(y) for _, y in make_stream(10).sample(9, 4)] == [3, 3, 3]
 
     @pytest.mark.parametrize(("available", "count"), [(10, 1), (1, 1), (1, 50)])
     def test_but_not_if_it_is_all_there_is(self, available: int, count: int) -> None:
@@ -146,6 +146,13 @@ class TestSample:
         plain, _ = next(stream.images.batches(40))
         assert set(y.tolist()) != set(y2.tolist())
         assert not torch.equal(x, plain[y])
+
+    def test_a_batch_is_the_same_whenever_it_is_asked_for(self) -> None:
+        sample = make_stream(40, AugmentationSettings(crop_padding=2, cutout=3)).sample(30, 8)
+        first = [(x.clone(), y.clone()) for x, y in sample]
+        assert len(sample) == len(first) == 4
+        for (x, y), (again, labels) in zip(first, reversed(sample[::-1]), strict=True):
+            assert torch.equal(x, again) and torch.equal(y, labels)
 
     def test_does_not_disturb_the_order_of_an_epoch(self) -> None:
         stream = make_stream(10)
@@ -215,6 +222,6 @@ class TestAugmentation:
         stream = make_stream(6, PLAIN)
         state = stream.generator.get_state()
         order = torch.arange(6)
-        images, _ = stream._augmented(order)
+        images, _ = augmented(stream.images, order, PLAIN, stream.generator)
         assert torch.equal(stream.generator.get_state(), state)
         assert torch.equal(images, next(stream.images.batches(6))[0])

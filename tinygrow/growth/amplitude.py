@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tinygrow.growth.patches import check_layer
 from tinygrow.growth.sites import Site
 from tinygrow.growth.statistics import apply_layer, batch_statistics
 from tinygrow.growth.surgery import NewUnits, widen
@@ -75,7 +74,7 @@ class Trial:
     @torch.no_grad()
     def set(self, fan_in: float, fan_out: float) -> None:
         """Multiply the new units' fan-in (with bias) and fan-out."""
-        first, second = self._layers()
+        first, second = self.site.layers(self.network)
         count = len(self.units)
         first.weight[-count:] = self.units.fan_in * fan_in
         second.weight[:, -count:] = self.units.fan_out * fan_out
@@ -103,7 +102,7 @@ class Trial:
         second outputs of the layer behind it (old units' share with the bias, which is the output
         before the extension, against what the new units add).
         """
-        first, second = self._layers()
+        first, second = self.site.layers(self.network)
         kept: dict[str, torch.Tensor] = {}
 
         def keep(_: nn.Module, __: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -127,10 +126,6 @@ class Trial:
         outputs = apply_layer(second, h[:, :old], weight[:, :old], second.bias)
         added = apply_layer(second, h[:, old:], weight[:, old:], None)
         return _ratio(z[:, :old], z[:, old:]), _ratio(outputs, added)
-
-    def _layers(self) -> tuple[nn.Conv2d | nn.Linear, nn.Conv2d | nn.Linear]:
-        first, second = self.site.layers(self.network)
-        return check_layer(first, self.site.first), check_layer(second, self.site.second)
 
 
 def normalize(network: nn.Module, site: Site, units: NewUnits, batch: Batch) -> NewUnits:

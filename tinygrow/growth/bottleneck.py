@@ -59,7 +59,9 @@ def bottleneck(power: float, M: torch.Tensor, delta: torch.Tensor) -> float:
     return max(0.0, power - float((delta.T * M.double()).sum()))
 
 
-def optimal_neurons(S: torch.Tensor, N: torch.Tensor, count: int, relative_cut: float) -> Neurons:
+def optimal_neurons(
+    S: torch.Tensor, N: torch.Tensor, count: int, relative_cut: float, floor: float = 0.0
+) -> Neurons:
     """Return the K neurons that minimise (1/n) sum ||V - sum_k omega_k alpha_k^T b||^2.
 
     alpha_k = sqrt(lambda_k) S^(-1/2) u_k and omega_k = sqrt(lambda_k) v_k with the singular
@@ -71,6 +73,7 @@ def optimal_neurons(S: torch.Tensor, N: torch.Tensor, count: int, relative_cut: 
         N: (p, q * T).
         count: K; fewer come back where fewer singular values are above rounding.
         relative_cut: eigenvalues of S below this share of the largest count as zero.
+        floor: singular values up to this one are rounding of the moments, not directions.
 
     Returns:
         Neurons in float64, on the device of S.
@@ -82,7 +85,7 @@ def optimal_neurons(S: torch.Tensor, N: torch.Tensor, count: int, relative_cut: 
     root = vectors / values.sqrt()
     u, spectrum, v = torch.linalg.svd(root.T @ _finite(N, "N"), full_matrices=False)
     largest = float(spectrum[0]) if len(spectrum) else 0.0
-    noise = largest * torch.finfo(torch.float64).eps * max(N.shape)
+    noise = max(floor, largest * torch.finfo(torch.float64).eps * max(N.shape))
     spectrum = spectrum[spectrum > noise] if largest > 0 else spectrum[:0]
     kept = min(count, len(spectrum))
     scale = spectrum[:kept].sqrt()

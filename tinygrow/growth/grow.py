@@ -7,7 +7,7 @@ before it.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,6 @@ from tinygrow.growth.bottleneck import best_update, bottleneck
 from tinygrow.growth.log import ExtensionCurves, ExtensionRow
 from tinygrow.growth.neurons.method import METHODS
 from tinygrow.growth.neurons.proposal import Proposal, Request
-from tinygrow.growth.patches import check_layer
 from tinygrow.growth.schedule import Visit, visits
 from tinygrow.growth.sites import Site, sites_of
 from tinygrow.growth.statistics import update_moments
@@ -28,7 +27,7 @@ from tinygrow.growth.surgery import as_units, measure_running_statistics, widen
 from tinygrow.networks.cost import count_multiply_adds, count_parameters
 from tinygrow.observer import Observer
 from tinygrow.settings.growth import GrowthSettings
-from tinygrow.training.batches import DeviceImages, TrainingStream
+from tinygrow.training.batches import Batch, DeviceImages, TrainingStream
 from tinygrow.training.evaluate import evaluate
 from tinygrow.training.loop import Trainer, TrainingSummary
 
@@ -138,6 +137,11 @@ def grow(
             observer.say(_line(row, len(plan)))
             if snapshot is not None:
                 snapshot(row.extension, architecture, trainer.result)
+    if settings.method != "none" and architecture != final:
+        observer.say(
+            f"widths are {list(architecture.middle_widths)}, not {list(final.middle_widths)}: there"
+            " were fewer directions to add, or none of use; more extensions add fewer at a time"
+        )
     return Grown(trainer.result.eval(), architecture, tuple(log.rows), tuple(log.curves))
 
 
@@ -162,7 +166,7 @@ def extend(
     """
     stream, statistics = trainer.stream, settings.statistics
 
-    def sample(images: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def sample(images: int) -> Sequence[Batch]:
         return stream.sample(images, statistics.batch_size)
 
     proposal = METHODS[settings.method](
@@ -181,8 +185,8 @@ def extend(
 
     started = time.perf_counter()
     smoothing = settings.training.label_smoothing
-    first, second = (check_layer(layer, site.name) for layer in site.layers(network))
-    images = sample(settings.amplitude.images)
+    first, second = site.layers(network)
+    images = list(sample(settings.amplitude.images))  # looked at once for each amplitude
     amplitude = choose_amplitude(
         network,
         site,
@@ -199,11 +203,12 @@ def extend(
     before = count_parameters(network)
     added = len(amplitude.units)
     replaced = widen(network, site, amplitude.units)
-    measure_running_statistics(network, site, images, added)
+    measured = (site, added) if amplitude.rejected else None
+    measure_running_statistics(network, images, measured)
     trainer.adopt(replaced, settings.optimizer_state)
     if trainer.average is not None:
         widen(trainer.average, site, amplitude.units)
-        measure_running_statistics(trainer.average, site, images, added)
+        measure_running_statistics(trainer.average, images, measured)
     if settings.batch_growth == "sqrt_parameters":
         trainer.batch_size *= (count_parameters(network) / before) ** 0.5
     after = None

@@ -45,7 +45,8 @@ class ExtensionRow:
         batch_size: of that training.
         epochs: passes over the training set so far.
         images_seen: image passes of training so far.
-        statistics_images: image passes for statistics so far.
+        statistics_images: images of the moments so far; those of the line search and of the
+            bottleneck measured again are not counted.
         seconds_statistics: moments.
         seconds_solve: linear algebra.
         seconds_search: normalisation, sign, line search.

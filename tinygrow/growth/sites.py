@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from tinygrow.architecture import Architecture
+from tinygrow.errors import TinygrowError
+from tinygrow.growth.patches import Layer, check_layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +32,21 @@ class Site:
         """The module path of the layer that widens."""
         return self.first
 
-    def layers(self, network: nn.Module) -> tuple[nn.Module, nn.Module]:
-        """Return the two layers, `first` and `second`, in `network`."""
-        return network.get_submodule(self.first), network.get_submodule(self.second)
+    def layers(self, network: nn.Module) -> tuple[Layer, Layer]:
+        """Return the two layers, `first` and `second`, in `network`.
+
+        Raises:
+            TinygrowError: growth cannot read one of them, or they are of two kinds.
+        """
+        first, second = (
+            check_layer(network.get_submodule(name), name) for name in (self.first, self.second)
+        )
+        if type(first) is not type(second):
+            raise TinygrowError(
+                f"{self.first} is a {type(first).__name__} and {self.second} a"
+                f" {type(second).__name__}; growth needs two layers of the same kind"
+            )
+        return first, second
 
 
 def sites_of(architecture: Architecture) -> list[Site]:

@@ -22,7 +22,6 @@ from torch import nn
 
 from tinygrow.growth.patches import (
     Layer,
-    check_layer,
     multiplicity,
     output_size,
     patch_size,
@@ -202,7 +201,7 @@ def update_moments(
     label_smoothing: float = 0.0,
 ) -> UpdateMoments:
     """Measure S1 and M at a site (tiny.md 1.3)."""
-    second = check_layer(site.layers(network)[1], site.second)
+    second = site.layers(network)[1]
     size, outputs = patch_size(second), second.weight.shape[0]
     sums = _zeros(second, (size, size), (size, outputs))
     power = torch.zeros((), dtype=torch.float64, device=second.weight.device)
@@ -236,10 +235,7 @@ def neuron_moments(
         settings: precision and chunks.
         label_smoothing: that of the training loss.
     """
-    first, second = (
-        check_layer(layer, name)
-        for layer, name in zip(site.layers(network), (site.first, site.second), strict=True)
-    )
+    first, second = site.layers(network)
     size = patch_size(first)
     sums = _zeros(
         second, (size, size), (size, second.weight.shape[0] * second.weight[0, 0].numel())

@@ -4,14 +4,14 @@ The network stays one of plain `torch.nn` modules: parameters are replaced by wi
 attributes follow, and the replaced parameters are reported so that an optimiser can follow too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from tinygrow.growth.bottleneck import Neurons
-from tinygrow.growth.patches import Layer, check_layer
+from tinygrow.growth.patches import Layer
 from tinygrow.growth.sites import Site
 from tinygrow.growth.statistics import batch_statistics
 from tinygrow.training.batches import Batch
@@ -67,10 +67,7 @@ def widen(network: nn.Module, site: Site, units: NewUnits) -> list[Replacement]:
     Returns:
         The replaced parameters, for the optimiser.
     """
-    first, second = (
-        check_layer(layer, name)
-        for layer, name in zip(site.layers(network), (site.first, site.second), strict=True)
-    )
+    first, second = site.layers(network)
     count = len(units)
     replaced = [_grow(first, "weight", units.fan_in, 0), _grow(second, "weight", units.fan_out, 1)]
     if first.bias is not None:
@@ -115,42 +112,60 @@ def _grow(module: nn.Module, name: str, addition: torch.Tensor, dim: int) -> Rep
 
 @torch.no_grad()
 def measure_running_statistics(
-    network: nn.Module, site: Site, batches: Sequence[Batch], count: int
+    network: nn.Module, batches: Iterable[Batch], only: tuple[Site, int] | None = None
 ) -> None:
-    """Give the last `count` BatchNorm channels of a site the mean and variance of `batches`.
+    """Give BatchNorm layers the mean and (unbiased) variance of what they read on `batches`.
 
-    The other channels keep theirs: what they read has not changed.
+    New channels have no statistics yet, and those of the layers behind an extension are of another
+    function. Where new units have no fan-out yet, `only` keeps the function in evaluation mode too.
 
     Args:
         network: already widened.
-        site: whose normalisation is measured; without one nothing happens.
-        batches: as in training (augmented).
-        count: new channels.
+        batches: as in training (augmented); each is normalised by its own statistics.
+        only: a site and the number of its new channels; all else stays as it is. None: every
+            channel of every layer.
     """
-    if site.norm is None or count == 0:
+    chosen = None if only is None else only[0].norm
+    if only is not None and chosen is None:
         return
-    norm = network.get_submodule(site.norm)
-    assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
-    if norm.running_mean is None or norm.running_var is None:
-        return
-    mean = torch.zeros(count, dtype=torch.float64, device=norm.running_mean.device)
-    square, seen = torch.zeros_like(mean), 0
-
-    def add(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        nonlocal seen
-        values = inputs[0][:, -count:].double().transpose(0, 1).flatten(1)
-        mean.add_(values.sum(1))
-        square.add_(values.square().sum(1))
-        seen += values.shape[1]
-
-    handle = norm.register_forward_pre_hook(add)
+    measured = {
+        norm: _Moments()
+        for name, norm in network.named_modules()
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm)
+        and norm.running_mean is not None
+        and chosen in (None, name)
+    }
+    handles = [norm.register_forward_pre_hook(add) for norm, add in measured.items()]
     try:
         with batch_statistics(network):
             for images, _ in batches:
                 network(images)
     finally:
-        handle.remove()
-    mean /= seen
-    variance = (square / seen - mean.square()).clamp_min(0.0) * (seen / max(seen - 1, 1))
-    norm.running_mean[-count:] = mean.to(norm.running_mean.dtype)
-    norm.running_var[-count:] = variance.to(norm.running_var.dtype)
+        for handle in handles:
+            handle.remove()
+    for norm, moments in measured.items():
+        assert norm.running_mean is not None and norm.running_var is not None
+        mean, variance = moments.mean_and_variance()
+        first = 0 if only is None else len(mean) - only[1]
+        norm.running_mean[first:] = mean[first:].to(norm.running_mean.dtype)
+        norm.running_var[first:] = variance[first:].to(norm.running_var.dtype)
+
+
+class _Moments:
+    """A forward hook that sums what a layer reads, channel by channel, in float64."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sums: torch.Tensor | None = None
+
+    def __call__(self, _: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        values = inputs[0].double().transpose(0, 1).flatten(1)
+        sums = torch.stack([values.sum(1), values.square().sum(1)])
+        self.sums = sums if self.sums is None else self.sums + sums
+        self.count += values.shape[1]
+
+    def mean_and_variance(self) -> tuple[torch.Tensor, torch.Tensor]:
+        assert self.sums is not None
+        mean, square = self.sums / self.count
+        variance = (square - mean.square()).clamp_min(0.0)
+        return mean, variance * (self.count / max(self.count - 1, 1))

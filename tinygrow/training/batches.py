@@ -3,7 +3,9 @@
 Shapes: N images, B batch, C channels, H W space.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from typing import overload
 
 import torch
 
@@ -73,52 +75,99 @@ class TrainingStream:
             )
             self._order = torch.cat([self._order, fresh])
         chosen, self._order = self._order[:batch_size], self._order[batch_size:]
-        return self._augmented(chosen)
+        return augmented(self.images, chosen, self.augmentation, self.generator)
 
-    def sample(self, count: int, batch_size: int) -> list[Batch]:
+    def sample(self, count: int, batch_size: int) -> "Sample":
         """Return `count` random images (all, if fewer), augmented, in batches to be used again.
 
-        Drawn without replacement and apart from the shuffled order that `next` follows. A rest
-        of a single image is left out, since BatchNorm cannot normalise it.
+        Drawn without replacement and apart from the shuffled order that `next` follows. Batches
+        are of nearly equal size, at most `batch_size`: BatchNorm normalises a small rest badly.
         """
         order = torch.randperm(
             len(self.images), generator=self.generator, device=self.images.device
         )[:count]
-        return [
-            self._augmented(part)
-            for part in order.split(batch_size)
-            if len(part) > 1 or len(order) == 1
-        ]
+        parts = order.tensor_split(math.ceil(len(order) / batch_size))
+        seeds = torch.randint(
+            2**62, (len(parts),), generator=self.generator, device=self.images.device
+        )
+        return Sample(self.images, self.augmentation, parts, seeds.tolist())
 
-    def _augmented(self, chosen: torch.Tensor) -> Batch:
-        source = self.images.images_NHWC
-        count, (height, width) = len(chosen), source.shape[1:3]
-        pad = self.augmentation.crop_padding
-        rows = torch.arange(height, device=source.device).expand(count, height)
-        columns = torch.arange(width, device=source.device).expand(count, width)
-        if self.augmentation.flip:
-            flipped = self._integers(count, 2).bool()
-            columns = torch.where(flipped[:, None], width - 1 - columns, columns)
-        if pad:
-            rows = _reflect(rows + self._integers(count, 2 * pad + 1)[:, None] - pad, height)
-            columns = _reflect(columns + self._integers(count, 2 * pad + 1)[:, None] - pad, width)
-        pixels = source[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
-        images = self.images.normalize(pixels)
-        if self.augmentation.cutout:
-            images = images * self._cutout_mask(count, height, width)
-        return images, self.images.labels[chosen]
 
-    def _integers(self, count: int, high: int) -> torch.Tensor:
-        return torch.randint(high, (count,), generator=self.generator, device=self.images.device)
+class Sample(Sequence[Batch]):
+    """A frozen sample of training images: each batch is made when asked for, always the same.
 
-    def _cutout_mask(self, count: int, height: int, width: int) -> torch.Tensor:
-        side = self.augmentation.cutout
+    So statistics over a whole training set hold one batch at a time.
+
+    Args:
+        images: the training split on its device.
+        augmentation: what is done to each image.
+        parts: indices of each batch.
+        seeds: of each batch's augmentation.
+    """
+
+    def __init__(
+        self,
+        images: DeviceImages,
+        augmentation: AugmentationSettings,
+        parts: Sequence[torch.Tensor],
+        seeds: Sequence[int],
+    ) -> None:
+        self._images = images
+        self._augmentation = augmentation
+        self._parts = list(zip(parts, seeds, strict=True))
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    @overload
+    def __getitem__(self, index: int) -> Batch: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Batch]: ...
+    def __getitem__(self, index: int | slice) -> Batch | list[Batch]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        chosen, seed = self._parts[index]
+        generator = torch.Generator(self._images.device).manual_seed(seed)
+        return augmented(self._images, chosen, self._augmentation, generator)
+
+
+def augmented(
+    images: DeviceImages,
+    chosen: torch.Tensor,
+    settings: AugmentationSettings,
+    generator: torch.Generator,
+) -> Batch:
+    """Cut the chosen images out of the split and augment each by itself.
+
+    Args:
+        images: the split on its device.
+        chosen: (B,) indices.
+        settings: what is done.
+        generator: on the same device.
+    """
+
+    def integers(high: int) -> torch.Tensor:
+        return torch.randint(high, (count, 1), generator=generator, device=images.device)
+
+    source = images.images_NHWC
+    count, (height, width) = len(chosen), source.shape[1:3]
+    pad = settings.crop_padding
+    rows = torch.arange(height, device=source.device).expand(count, height)
+    columns = torch.arange(width, device=source.device).expand(count, width)
+    if settings.flip:
+        columns = torch.where(integers(2).bool(), width - 1 - columns, columns)
+    if pad:
+        rows = _reflect(rows + integers(2 * pad + 1) - pad, height)
+        columns = _reflect(columns + integers(2 * pad + 1) - pad, width)
+    batch = images.normalize(source[chosen[:, None, None], rows[:, :, None], columns[:, None, :]])
+    if settings.cutout:
         kept = []
         for size in (height, width):
-            start = self._integers(count, size)[:, None] - side // 2
-            position = torch.arange(size, device=self.images.device)[None]
-            kept.append((position < start) | (position >= start + side))
-        return (kept[0][:, None, :, None] | kept[1][:, None, None, :]).float()
+            start = integers(size) - settings.cutout // 2
+            position = torch.arange(size, device=images.device)[None]
+            kept.append((position < start) | (position >= start + settings.cutout))
+        batch = batch * (kept[0][:, None, :, None] | kept[1][:, None, None, :]).float()
+    return batch, images.labels[chosen]
 
 
 def _reflect(index: torch.Tensor, size: int) -> torch.Tensor:

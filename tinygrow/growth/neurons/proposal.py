@@ -1,6 +1,6 @@
 """What a method of growth gets and gives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +29,7 @@ class Request:
     network: nn.Module
     site: Site
     count: int
-    sample: Callable[[int], list[Batch]]
+    sample: Callable[[int], Sequence[Batch]]
     available: int
     settings: GrowthSettings
     generator: torch.Generator
@@ -43,14 +43,14 @@ class Proposal:
         neurons: unscaled; may be fewer than asked for.
         bottleneck: Psi^2 at the site before the extension, where the method measures it.
         update_batches: the images on which it was measured.
-        images: image passes for statistics.
+        images: images of the moments (a forward and half a backward pass each).
         seconds_statistics: wall time.
         seconds_solve: wall time.
     """
 
     neurons: Neurons
     bottleneck: float | None = None
-    update_batches: tuple[Batch, ...] = ()
+    update_batches: Sequence[Batch] = ()
     images: int = 0
     seconds_statistics: float = 0.0
     seconds_solve: float = 0.0

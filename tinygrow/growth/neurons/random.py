@@ -4,13 +4,13 @@ import torch
 
 from tinygrow.growth.bottleneck import Neurons
 from tinygrow.growth.neurons.proposal import Proposal, Request
-from tinygrow.growth.patches import check_layer, patch_size
+from tinygrow.growth.patches import patch_size
 
 
 def propose(request: Request) -> Proposal:
     """Draw fan-in and fan-out weights from a standard normal distribution."""
     site = request.site
-    first, second = (check_layer(layer, site.name) for layer in site.layers(request.network))
+    first, second = site.layers(request.network)
     fan_out = second.weight.shape[0] * second.weight[0, 0].numel()
     alpha = torch.randn(request.count, patch_size(first), generator=request.generator)
     omega = torch.randn(request.count, fan_out, generator=request.generator)

@@ -6,7 +6,6 @@ import torch
 
 from tinygrow.growth.bottleneck import best_update, bottleneck, optimal_neurons
 from tinygrow.growth.neurons.proposal import Proposal, Request
-from tinygrow.growth.patches import check_layer
 from tinygrow.growth.sample_size import neuron_sample_size, update_sample_size
 from tinygrow.growth.statistics import (
     batch_statistics,
@@ -25,7 +24,7 @@ def propose(request: Request) -> Proposal:
     network, site, settings = request.network, request.site, request.settings
     statistics, cut = settings.statistics, settings.solver.relative_cut
     smoothing = settings.training.label_smoothing
-    first, second = (check_layer(layer, site.name) for layer in site.layers(network))
+    first, second = site.layers(network)
 
     started = time.perf_counter()
     with batch_statistics(network):
@@ -55,12 +54,15 @@ def propose(request: Request) -> Proposal:
     seconds_statistics += time.perf_counter() - started
 
     started = time.perf_counter()
-    neurons = optimal_neurons(pair.S, pair.N, request.count, cut)
+    # Where the existing weights can do all of the desired update, N is rounding, which S^(-1/2)
+    # magnifies by up to relative_cut^(-1/2).
+    rounding = torch.finfo(getattr(torch, statistics.dtype)).eps * (moments.power / cut) ** 0.5
+    neurons = optimal_neurons(pair.S, pair.N, request.count, cut, rounding)
     seconds_solve += time.perf_counter() - started
     return Proposal(
         neurons=neurons,
         bottleneck=before,
-        update_batches=tuple(update_images),
+        update_batches=update_images,
         images=moments.images + pair.images,
         seconds_statistics=seconds_statistics,
         seconds_solve=seconds_solve,
