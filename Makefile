@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format lock clean
+.PHONY: help setup demo test test-slow check format stages lock clean
 
 # The first Python that is new enough; `make PYTHON=...` names another.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
@@ -50,7 +50,7 @@ demo: $(READY) ## Build the model `demo` (minutes on two CPU cores).
 	@echo "model    models/demo/model.onnx"
 	@echo "report   reports/demo/index.html"
 	@sample=$$(find reports/demo/samples -name '*.png' | sort | head -n 1); \
-		echo "try      .venv/bin/python -m pipeline predict $$sample"
+		echo "try      .venv/bin/python -m pipeline predict --model demo $$sample"
 
 test: $(READY) ## Run the tests.
 	$(PYTEST) -m "not slow" -n auto
@@ -67,6 +67,9 @@ check: $(READY) ## Check format, lint, types, spelling.
 format: $(READY) ## Put the code into shape.
 	ruff check --fix .
 	ruff format .
+
+stages: ## Give the folders of experiments/ the stages of dvc.yaml.
+	for folder in experiments/*/; do cp dvc.yaml "$$folder"; done
 
 lock: ## Choose versions anew for requirements.lock.
 	[ -x $(UV) ] || { $(PYTHON) -m venv .uv && .uv/bin/pip install --quiet uv; }

@@ -17,7 +17,7 @@ INTERRUPTED = 130
 TERMINATED = 143
 EPILOG = (
     "Exit codes: 0 done, 1 expected failure (one line says what, the value, the remedy), 2 wrong"
-    " usage, 130 interrupted."
+    " usage, 130 interrupted, 143 terminated."
 )
 
 
@@ -55,8 +55,15 @@ def expected(error: Exception) -> str | None:
         )
         return f"{error.strerror}{where}; {remedy}"
     # torch's class by its name, for this module never imports torch.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "out of memory; lower batch_size or chunk_megabytes in params.yaml, or use a CPU"
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
+    ):
+        return (
+            "out of memory; lower the images' size, base_width (or hidden), batch_size, batch_sizes"
+            " or chunk_megabytes in params.yaml, or take a machine or device with more"
+        )
     return None
 
 
@@ -179,8 +186,12 @@ def export(model: str, checkpoint: Path | None, output: Path | None) -> None:
 
     Writes models/MODEL/model.onnx: uint8 images in, logits out, normalisation inside.
 
+    Another checkpoint is measured on the test images as well: for information, never for choosing
+    one by it. Of growth only snapshot 000, the seed, is kept unless params.yaml says
+    `growth.snapshots: true`.
+
     \b
-    Example, of a snapshot of growth:
+    Example, of a snapshot of growth (needs `growth.snapshots: true`):
       python -m pipeline export demo --checkpoint models/demo/snapshots/012.safetensors \\
           --output demo-012.onnx
     """  # noqa: D301 - click's mark is the control character itself
@@ -236,10 +247,19 @@ def report(model: str) -> None:
     help="What ONNX Runtime runs on.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object an image.")
+@click.pass_context
 def predict(
-    images: tuple[str, ...], model: str | None, top_k: int, provider: str, as_json: bool
+    ctx: click.Context,
+    images: tuple[str, ...],
+    model: str | None,
+    top_k: int,
+    provider: str,
+    as_json: bool,
 ) -> None:
     """Name the class of each IMAGE, by ONNX Runtime alone.
+
+    IMAGE is a file, or a folder: the images in it, but not in its folders. Of an image that cannot
+    be read, a line says why; the others are answered, and the exit code is 1.
 
     \b
     Examples:
@@ -248,8 +268,14 @@ def predict(
     """  # noqa: D301 - click's mark is the control character itself
     from pipeline.predict import lines
 
+    failed = False
     for line in lines(images, model=model, top_k=top_k, provider=provider, as_json=as_json):
-        click.echo(line)
+        if isinstance(line, TinygrowError):
+            click.echo(f"Error: {expected(line)}", err=True)
+            failed = True
+        else:
+            click.echo(line)
+    ctx.exit(1 if failed else 0)
 
 
 @cli.command()

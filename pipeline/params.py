@@ -85,8 +85,9 @@ class Params:
         except SettingError as error:
             message = str(error)
             name = message.split(" ", 1)[0]
-            if name in wanted:
-                raise self.error((*place, name), f"{_dotted(place)}.{message}") from error
+            inner = name.split(".")
+            if inner[0] in wanted:
+                raise self.error((*place, *inner), f"{_dotted(place)}.{message}") from error
             raise self.error(place, f"{_dotted(place)}: {message}") from error
 
     def check_keys(self, place: Place, known: Iterable[str]) -> None:
@@ -109,8 +110,8 @@ class Params:
             )
 
     def refuse(self, place: Place, value: Any, choices: Iterable[Any]) -> SettingError:
-        """Return an error that says that `value` is none of `choices`, naming the nearest."""
-        return self.error(place, f"{_dotted(place)} is {value!r}; {_nearest(value, [*choices])}")
+        """Return an error that says that `value` is none of `choices`, naming all of them."""
+        return self.error(place, f"{_dotted(place)} is {value!r}; {_one_of(value, [*choices])}")
 
     def error(self, place: Place, message: str) -> SettingError:
         """Return an error that begins with the file and the line of `place`."""
@@ -213,6 +214,8 @@ def read(path: Path = DEFAULT_PATH) -> Params:
     return Params(tree, path, text)
 
 
+_REALLY_NEAR = 0.8  # difflib's ratio
+
 _KINDS: dict[Any, str] = {
     int: "it must be a whole number, such as 3",
     float: "it must be a number, such as 0.1 or 1e-5, without quotes",
@@ -244,9 +247,16 @@ def _nearest(wrong: Any, right: list[Any]) -> str:
     near = get_close_matches(str(wrong), [str(r) for r in right], n=1)
     if near:
         return f"did you mean {near[0]}?"
+    return _one_of(wrong, right)
+
+
+def _one_of(wrong: Any, right: list[Any]) -> str:
     if not right:
         return "there is none yet; add one"
-    return f"it must be one of {', '.join(map(str, right))}"
+    words = [str(r) for r in right]
+    near = get_close_matches(str(wrong), words, n=1, cutoff=_REALLY_NEAR)
+    question = f"; did you mean {near[0]}?" if near else ""
+    return f"it must be one of {', '.join(words)}{question}"
 
 
 def _yaml_message(path: Path, error: YAMLError) -> str:

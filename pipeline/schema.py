@@ -8,7 +8,12 @@ import re
 from pipeline.params import MODEL_VALUES, Params
 from pipeline.sections.data import data_settings
 from pipeline.sections.network import network_settings
+from tinygrow.architecture import final_architecture, seed_architecture
+from tinygrow.errors import SettingError, TinygrowError
+from tinygrow.growth.schedule import neurons_per_extension
+from tinygrow.settings.check import MAX_SEED, between
 from tinygrow.settings.growth import GrowthSettings
+from tinygrow.settings.network import NetworkSettings
 from tinygrow.settings.products import ExportSettings, ValidateSettings
 from tinygrow.settings.training import FinetuneSettings
 
@@ -20,11 +25,14 @@ SECTIONS: dict[str, type] = {
     "validate": ValidateSettings,
 }
 # DVC's addresses (`grow@NAME`, `models.NAME.growth`) and artifacts allow no more.
+_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?")
 
 
 def check(params: Params) -> None:
-    """Refuse a parameter file that any stage of any model would refuse.
+    """Refuse a parameter file that any stage of any model would refuse, whatever its images.
+
+    What hangs on the images or on the machine, such as their number or a GPU, only stages can say.
 
     Raises:
         SettingError: names the file, the line, the key, its value and what would be right.
@@ -50,9 +58,33 @@ def _check_model(params: Params, model: str) -> None:
     if data not in params.names("data"):
         raise params.refuse((*place, "data"), data, params.names("data"))
     seed = params.value(model, "seed")
-    if seed < 0:
-        raise params.error((*place, "seed"), f"models.{model}.seed is {seed}; take 0 or more")
-    params.value(model, "device")
-    network_settings(params, model)
+    try:
+        between("seed", seed, 0, MAX_SEED)
+    except SettingError as error:
+        raise params.error((*place, "seed"), f"models.{model}.{error}") from error
+    device = params.value(model, "device")
+    if not _DEVICE.fullmatch(device):
+        raise params.error(
+            (*place, "device"),
+            f"models.{model}.device is {device!r}; it must be auto, cpu, cuda or cuda:N",
+        )
+    network = network_settings(params, model)
     for name, settings in SECTIONS.items():
         params.section(model, name, settings)
+    _check_widths(params, model, network, data_settings(params, data).size)
+
+
+def _check_widths(params: Params, model: str, network: NetworkSettings, size: int) -> None:
+    """Refuse what makes no network of images of `size`, or no plan of growth."""
+    extensions = params.section(model, "growth", GrowthSettings).extensions
+    key = ("architecture", "blocks")
+    told = "architecture.blocks: "
+    try:
+        # Growth plans with middle widths, which neither channels nor classes change.
+        final = final_architecture(network, (1, size, size), classes=2)
+        key, told = ("architecture", "start"), "architecture."
+        start = seed_architecture(network, final)
+        key, told = ("growth", "extensions"), "growth."
+        neurons_per_extension(start.middle_widths, final.middle_widths, extensions)
+    except TinygrowError as error:
+        raise params.error(("models", model, *key), f"models.{model}.{told}{error}") from error

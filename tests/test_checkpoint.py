@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tinygrow.architecture import Architecture
-from tinygrow.checkpoint import FORMAT, load_checkpoint, save_checkpoint
+from tinygrow.checkpoint import FORMAT, load_checkpoint, require_fit, save_checkpoint
+from tinygrow.data.prepared import DataCard
 from tinygrow.errors import TinygrowError
 from tinygrow.networks.build import build_network
 
@@ -233,3 +234,30 @@ class Trap:
 
     def __reduce__(self) -> Any:
         return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes"),
+    [("other", (1, 6, 6), 3), ("digits", (3, 6, 6), 3), ("digits", (1, 6, 6), 4)],
+)
+def test_a_checkpoint_of_other_images_is_refused(
+    tmp_path: Path, name: str, shape: tuple[int, int, int], classes: int
+) -> None:
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, MLP, build_network(MLP, 0), {"data": "digits"})
+    channels = shape[0]
+
+    def card(name: str, shape: tuple[int, int, int], classes: int) -> DataCard:
+        return DataCard(
+            name=name,
+            source="",
+            classes=tuple("abcd"[:classes]),
+            shape=shape,
+            mean=(0.5,) * channels,
+            std=(0.5,) * channels,
+            counts={},
+        )
+
+    require_fit(load_checkpoint(path), card("digits", (1, 6, 6), 3), path)
+    with pytest.raises(TinygrowError, match="was made for the data set digits"):
+        require_fit(load_checkpoint(path), card(name, shape, classes), path)

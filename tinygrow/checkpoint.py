@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tinygrow.architecture import Architecture
+from tinygrow.data.prepared import DataCard
 from tinygrow.errors import TinygrowError
 from tinygrow.files import atomic_path
 from tinygrow.networks.build import build_network
@@ -93,3 +94,25 @@ def load_checkpoint(path: Path) -> Checkpoint:
             " run its stage again"
         ) from error
     return Checkpoint(architecture, network.eval(), notes)
+
+
+def require_fit(checkpoint: Checkpoint, card: DataCard, path: Path) -> None:
+    """Refuse a checkpoint that was made for other images.
+
+    Args:
+        checkpoint: read from `path`.
+        card: of the data set that it is to be used with.
+        path: for the message.
+
+    Raises:
+        TinygrowError: shape of images, number of classes or name of the data set differ.
+    """
+    architecture, data = checkpoint.architecture, checkpoint.notes.get("data", card.name)
+    made_for = (data, architecture.input_shape, architecture.classes)
+    given = (card.name, card.shape, len(card.classes))
+    if made_for != given:
+        raise TinygrowError(
+            f"{path} was made for the data set {data} (images {architecture.input_shape},"
+            f" {architecture.classes} classes), not for {card.name} (images {card.shape},"
+            f" {len(card.classes)} classes); grow the model again or name another checkpoint"
+        )

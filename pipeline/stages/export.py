@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipeline import params as parameters
 from pipeline import paths
-from tinygrow.checkpoint import load_checkpoint
+from tinygrow.checkpoint import load_checkpoint, require_fit
 from tinygrow.data.prepared import load_card, load_split
 from tinygrow.files import write_json
 from tinygrow.observer import Observer
@@ -37,6 +37,7 @@ def run(
     data = paths.prepared(values.value(name, "data"))
     source = load_checkpoint(checkpoint or paths.finetuned(name))
     card = load_card(data)
+    require_fit(source, card, checkpoint or paths.finetuned(name))
     test = load_split(data, "test")
 
     folded = fold_batch_norm(source.network)

@@ -6,7 +6,7 @@ import torch
 
 from pipeline import params as parameters
 from pipeline import paths
-from tinygrow.checkpoint import load_checkpoint, save_checkpoint
+from tinygrow.checkpoint import load_checkpoint, require_fit, save_checkpoint
 from tinygrow.data.prepared import load_card, load_split
 from tinygrow.files import write_json, write_text
 from tinygrow.observer import Observer
@@ -33,6 +33,7 @@ def run(name: str, *, observer: Observer, device: str | None = None) -> None:
 
     source = load_checkpoint(paths.grown(name))
     card = load_card(data)
+    require_fit(source, card, paths.grown(name))
     network = source.network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     # Another stream of random numbers than growth's, from the same seed.
     stream = TrainingStream(

@@ -1,8 +1,6 @@
 """Stage `grow`: from a tiny seed network to full width."""
 
-import shutil
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -13,9 +11,9 @@ from pipeline.sections.network import network_settings
 from tinygrow.architecture import Architecture, final_architecture, seed_architecture
 from tinygrow.checkpoint import save_checkpoint
 from tinygrow.data.prepared import load_card, load_split
-from tinygrow.files import write_json, write_text
+from tinygrow.files import atomic_folder, write_json, write_text
 from tinygrow.growth.grow import Grown, grow
-from tinygrow.growth.log import curves_to_dict, rows_to_csv
+from tinygrow.growth.log import ExtensionRow, curves_to_dict, rows_to_csv
 from tinygrow.growth.schedule import visits
 from tinygrow.networks.build import build_network
 from tinygrow.networks.cost import count_parameters
@@ -54,24 +52,38 @@ def run(name: str, *, observer: Observer, device: str | None = None) -> None:
     validation = DeviceImages(load_split(data, "validation"), card, place)
     _say_estimate(network, _placed(final, seed, place), stream, settings, len(plan), observer)
 
-    grown = grow(
-        network,
-        start,
-        final,
-        stream,
-        validation,
-        settings,
-        seed=seed,
-        observer=observer,
-        snapshot=_snapshots(paths.snapshots(name), settings.snapshots),
+    notes = {"model": name, "data": data_name, "seed": seed}
+    with atomic_folder(paths.snapshots(name)) as folder:
+
+        def snapshot(
+            architecture: Architecture, weights: nn.Module, rows: Sequence[ExtensionRow]
+        ) -> None:
+            extension = rows[-1].extension
+            if settings.snapshots or extension == 0:
+                save_checkpoint(
+                    folder / f"{extension:03d}.safetensors",
+                    architecture,
+                    weights,
+                    notes | {"growth": _history(rows, architecture, settings)},
+                )
+
+        grown = grow(
+            network,
+            start,
+            final,
+            stream,
+            validation,
+            settings,
+            seed=seed,
+            observer=observer,
+            snapshot=snapshot,
+        )
+    save_checkpoint(
+        paths.grown(name),
+        grown.architecture,
+        grown.network,
+        notes | {"growth": _history(grown.rows, grown.architecture, settings)},
     )
-    notes = {
-        "model": name,
-        "data": data_name,
-        "seed": seed,
-        "growth": _history(grown, start, settings),
-    }
-    save_checkpoint(paths.grown(name), grown.architecture, grown.network, notes)
     write_json(paths.growth_details(name), curves_to_dict(grown.curves))
     write_text(paths.growth_table(name), rows_to_csv(grown.rows))
     write_json(paths.growth_metrics(name), _figures(grown))
@@ -87,30 +99,20 @@ def _placed(architecture: Architecture, seed: int, device: torch.device) -> nn.M
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _snapshots(folder: Path, wanted: bool) -> Callable[[int, Architecture, nn.Module], None]:
-    """Return what saves a checkpoint: the seed network in any case, extensions if wanted."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-
-    def save(extension: int, architecture: Architecture, network: nn.Module) -> None:
-        if wanted or extension == 0:
-            path = folder / f"{extension:03d}.safetensors"
-            save_checkpoint(path, architecture, network, {"extension": extension})
-
-    return save
-
-
-def _history(grown: Grown, start: Architecture, settings: GrowthSettings) -> dict[str, object]:
-    """Return what the checkpoint tells of its growth."""
+def _history(
+    rows: Sequence[ExtensionRow], architecture: Architecture, settings: GrowthSettings
+) -> dict[str, object]:
+    """Return what a checkpoint tells of the growth behind it."""
     return {
         "method": settings.method,
         "extensions": settings.extensions,
+        "extension": rows[-1].extension,
         "epochs_between": settings.epochs_between,
-        "images_seen": grown.rows[-1].images_seen,
-        "start_widths": list(start.middle_widths),
-        "final_widths": list(grown.architecture.middle_widths),
-        "start_parameters": grown.rows[0].parameters,
-        "rejected": sum(bool(row.rejected) for row in grown.rows),
+        "images_seen": rows[-1].images_seen,
+        "start_widths": list(rows[0].widths),
+        "final_widths": list(architecture.middle_widths),
+        "start_parameters": rows[0].parameters,
+        "rejected": sum(bool(row.rejected) for row in rows),
     }
 
 
@@ -143,15 +145,22 @@ def _say_estimate(
     extensions: int,
     observer: Observer,
 ) -> None:
-    """Tell how long growth will take here, from the speed at both ends."""
+    """Tell how long the training of growth will take here, from the speed at both ends."""
     trainings = extensions if settings.train_after == "site" else settings.extensions
     images = settings.epochs_between * trainings * len(stream)
-    slow = images_per_second(final_network, stream, settings.training)
-    fast = images_per_second(seed_network, stream, settings.training)
+    grows = settings.method != "none"
+    ends = [seed_network, final_network] if grows else [seed_network]
+    speeds = [images_per_second(network, stream, settings.training) for network in ends]
+    seconds = sum(images / speed for speed in speeds) / len(speeds)
+    what = f"training the seed network of {count_parameters(seed_network):,} parameters"
+    if grows:
+        what = (
+            f"growth from {count_parameters(seed_network):,} to"
+            f" {count_parameters(final_network):,} parameters in {extensions} extensions"
+        )
     observer.say(
-        f"growth from {count_parameters(seed_network):,} to {count_parameters(final_network):,}"
-        f" parameters on {stream.images.device}: {extensions} extensions and {images:,.0f} image"
-        f" passes at {min(fast, slow):.0f} to {max(fast, slow):.0f} images/s, about"
-        f" {duration(images * 0.5 * (1 / slow + 1 / fast))} of training plus the extensions;"
-        " fewer epochs_between, extensions or images, or a smaller base_width, make it shorter"
+        f"{what} on {stream.images.device}: {images:,.0f} image passes at"
+        f" {' to '.join(f'{speed:.0f}' for speed in speeds)} images/s, {duration(seconds)}"
+        f"{'; extensions come on top, told after the first sweep' if grows else ''}. Fewer"
+        " epochs_between, extensions or images, or smaller widths, make it shorter"
     )

@@ -11,7 +11,7 @@ import onnxruntime
 
 from pipeline import params as parameters
 from pipeline import paths
-from tinygrow.checkpoint import load_checkpoint
+from tinygrow.checkpoint import load_checkpoint, require_fit
 from tinygrow.data.prepared import load_card, load_split
 from tinygrow.errors import TinygrowError
 from tinygrow.files import write_json
@@ -41,13 +41,15 @@ def run(name: str, *, observer: Observer) -> None:
         raise TinygrowError(
             f"{path} does not exist; run the export stage (dvc repro export@{name})"
         )
+    card, checkpoint = load_card(data), load_checkpoint(paths.finetuned(name))
+    require_fit(checkpoint, card, paths.finetuned(name))
     test = load_split(data, "test")
     subject = Subject(
         path=path,
         name=name,
         opset=values.section(name, "export", ExportSettings).opset,
-        network=load_checkpoint(paths.finetuned(name)).network,
-        card=load_card(data),
+        network=checkpoint.network,
+        card=card,
         images=test.images.numpy(),
         labels=test.labels.numpy(),
         settings=values.section(name, "validate", ValidateSettings),

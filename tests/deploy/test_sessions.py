@@ -117,6 +117,21 @@ def test_missing_and_damaged_files(tmp_path: Path, capfd: pytest.CaptureFixture[
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.parametrize("content", [b"", b"no model at all", b"\x89PNG\r\n\x1a\n" + bytes(50)])
+def test_a_file_of_another_kind(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.png"
+    path.write_bytes(content)
+    with pytest.raises(TinygrowError) as caught:
+        sessions.open_session(path, "cpu")
+    words = "bad.png: it is not an ONNX file; name an .onnx file with --model"
+    assert str(caught.value).endswith(words)
+
+
+def test_a_model_may_have_any_name(write_model: Callable[..., Path]) -> None:
+    path = write_model().rename(write_model().with_name("model.bin"))
+    assert sessions.provider_of(sessions.open_session(path, "cpu")) == "cpu"
+
+
 def test_first_line() -> None:
     assert sessions.first_line(ValueError("one\ntwo")) == "one"
     assert sessions.first_line(ValueError()) == "ValueError"

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from tests.growth.scenes import NEVER, patterns, perceptron, quick_settings, resnet, stream
 from tinygrow.architecture import Architecture
 from tinygrow.growth.bottleneck import best_update, bottleneck
-from tinygrow.growth.grow import extend
+from tinygrow.growth.extend import extend
 from tinygrow.growth.sites import sites_of
 from tinygrow.growth.statistics import update_moments
 from tinygrow.networks.cost import count_parameters

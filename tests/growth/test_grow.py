@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -9,9 +10,10 @@ from torch import nn
 from tests.growth.scenes import NEVER, patterns, perceptron, quick_settings, resnet, stream
 from tinygrow.architecture import Architecture
 from tinygrow.errors import TinygrowError
-from tinygrow.growth import grow as module
+from tinygrow.growth import extend as module
 from tinygrow.growth.amplitude import Amplitude
 from tinygrow.growth.grow import Grown, grow
+from tinygrow.growth.log import ExtensionRow
 from tinygrow.networks.build import build_network
 from tinygrow.networks.cost import count_multiply_adds, count_parameters
 from tinygrow.observer import Observer
@@ -169,17 +171,21 @@ def test_the_observer_hears_of_every_image_and_extension() -> None:
 
     assert listener.images == result.rows[-1].images_seen
     assert listener.total == 6 * 48
-    assert len(listener.lines) == 6
-    assert "width 1 -> 2" in listener.lines[0]
+    extensions = [line for line in listener.lines if line.startswith("extension")]
+    assert len(extensions) == 6
+    assert "width 1 -> 2" in extensions[0]
+    assert [line for line in listener.lines if "sweeps took" in line] == [listener.lines[2]]
     assert listener.ended == 1
 
 
 def test_a_snapshot_rebuilds_the_network_of_its_row() -> None:
     kept: list[tuple[int, Architecture, dict]] = []
 
-    def snapshot(extension: int, architecture: Architecture, network: nn.Module) -> None:
+    def snapshot(
+        architecture: Architecture, network: nn.Module, rows: Sequence[ExtensionRow]
+    ) -> None:
         state = {k: v.clone() for k, v in network.state_dict().items()}
-        kept.append((extension, architecture, state))
+        kept.append((rows[-1].extension, architecture, state))
 
     result = grown(quick_settings(), snapshot=snapshot)
 

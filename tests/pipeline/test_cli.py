@@ -33,7 +33,7 @@ def test_help_names_every_command_in_the_order_of_the_pipeline() -> None:
     assert result.exit_code == 0
     listing = result.output[result.output.index("Commands:") :]
     assert [line.split()[0] for line in listing.splitlines()[1:9]] == COMMANDS
-    assert "130 interrupted" in " ".join(result.output.split())
+    assert "130 interrupted, 143 terminated" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -42,6 +42,12 @@ def test_each_command_helps_at_length(command: str) -> None:
     assert result.exit_code == 0
     assert result.output.startswith("Usage: ")
     assert len(result.output.splitlines()) >= 6
+
+
+def test_export_says_what_another_checkpoint_needs_and_is_for() -> None:
+    told = " ".join(CliRunner().invoke(cli, ["export", "--help"]).output.split())
+    assert "(needs `growth.snapshots: true`)" in told
+    assert "on the test images as well: for information, never for choosing" in told
 
 
 @pytest.mark.parametrize("arguments", [[], ["predict"]])
@@ -77,6 +83,7 @@ def test_wrong_usage_exits_with_2(arguments: list[str], says: str) -> None:
     [
         ("models", {"demo2": {}}, "models.demo2.data is missing; add `data:`"),
         ("models.demo.export.opset", 99, "models.demo.export.opset is 99; it must be from 18"),
+        ("models.demo.seed", 10**30, "000; it must be from 0 to 4294967295"),
         ("models.demo.finetune.epoch", 3, "finetune.epoch is unknown; did you mean epochs?"),
     ],
 )
@@ -116,7 +123,9 @@ def test_a_folder_without_params_is_told(tmp_path: Path, monkeypatch: pytest.Mon
         (SettingError("x is 1; take 2"), "x is 1; take 2"),
         (OSError(errno.ENOSPC, "No space left on device", "f"), "on device (f); free disk space"),
         (PermissionError(errno.EACCES, "Permission denied", "f"), "(f); check the path and its"),
-        (MemoryError(), "out of memory; lower batch_size"),
+        (MemoryError(), "out of memory; lower the images' size, base_width (or hidden), batch_"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory; lower the"),
+        (RuntimeError("a bug"), None),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), None),
         (ValueError("a bug"), None),
     ],

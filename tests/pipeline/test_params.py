@@ -6,7 +6,7 @@ import pytest
 
 from pipeline import params
 from tinygrow.errors import SettingError, TinygrowError
-from tinygrow.settings.check import at_least
+from tinygrow.settings.check import at_least, require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,7 @@ class Outer:
 
     def __post_init__(self) -> None:
         at_least("epochs", self.epochs, 0)
+        require(self.inner.cut <= self.rate, "inner.cut", self.inner.cut, "it must not exceed rate")
 
 
 GOOD = """\
@@ -85,14 +86,19 @@ def test_values_come_out_in_the_types_of_the_dataclass(tmp_path: Path) -> None:
         ("rate: 1", "rate:", "rate is None; it must be a number"),
         ("on: false", "on: off", ":12: models.a.growth.inner.on is 'off'; it must be true or"),
         ("path: off", "path: 3", "path is 3; it must be text"),
-        ("method: random", "method: tony", ":6: models.a.growth.method is 'tony'; did you mean"),
-        ("method: random", "method: x", "method is 'x'; it must be one of tiny, random"),
+        (
+            "method: random",
+            "method: tinny",
+            ":6: models.a.growth.method is 'tinny'; it must be one of tiny, random; did you mean"
+            " tiny?",
+        ),
         ("sizes: [4, 5, 6]", "sizes: 4", ":7: models.a.growth.sizes is 4; it must be a list"),
         ("sizes: [4, 5, 6]", "sizes: [4, x]", "sizes.1 is 'x'; it must be a whole number"),
         ("shape: [7, 8]", "shape: [7]", "shape is [7]; it must be a list of 2 values"),
         ("epochs: 3", "epochs: -1", ":4: models.a.growth.epochs is -1; it must be at least 0"),
         ("cut: 1e-05", "cut: -1", ":11: models.a.growth.inner.cut is -1.0; it must be at least 0"),
         ("    growth:\n", "    grow:\n", "models.a.growth is missing; add `growth:`"),
+        ("cut: 1e-05", "cut: 2", ":11: models.a.growth.inner.cut is 2.0; it must not exceed rate"),
         ("  a:\n", "  aa:\n", "there is no model 'a' under models; did you mean aa?"),
         ("models:\n", "model:\n", ":1: models is missing; add `models:`"),
     ],
@@ -106,6 +112,12 @@ def test_an_error_names_line_key_value_and_remedy(
     assert says in str(error.value)
     assert str(error.value).startswith(str(tmp_path / "params.yaml"))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("word", ["x", "tony"])
+def test_no_far_word_is_suggested(tmp_path: Path, word: str) -> None:
+    with pytest.raises(SettingError, match=rf"'{word}'; it must be one of tiny, random$"):
+        section(tmp_path, GOOD.replace("method: random", f"method: {word}"))
 
 
 def test_a_missing_block_is_named_with_its_keys(tmp_path: Path) -> None:

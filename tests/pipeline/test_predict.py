@@ -94,10 +94,46 @@ def test_one_of_several_models_has_to_be_named(folder: Path) -> None:
 def test_a_bad_image_is_one_line(folder: Path, content: bytes | None) -> None:
     if content is not None:
         (folder / "bad.png").write_bytes(content)
-    code, _, err = predict("up.png", "bad.png")
-    assert code == 1
-    assert "bad.png" in err
+    alone = predict("up.png", "down.png")[1]
+    code, out, err = predict("up.png", "bad.png", "down.png")
+    assert (code, out) == (1, alone)
+    assert err.startswith("Error: bad.png ")
     assert len(err.splitlines()) == 1
+
+
+def test_every_bad_image_has_its_line_and_every_good_one_its_answer(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.predict._BATCH", 2)
+    code, out, err = predict("gone.png", "up.png", "down.png", "lost.png", "up.png")
+    assert code == 1
+    assert [line.split(":")[0] for line in out.splitlines()] == ["up.png", "down.png", "up.png"]
+    assert [line.split()[1] for line in err.splitlines()] == ["gone.png", "lost.png"]
+
+
+def test_of_a_folder_its_images_are_taken_by_name(folder: Path) -> None:
+    photos = folder / "photos"
+    (photos / "inner.png").mkdir(parents=True)
+    for name in ("b.png", "a.PNG", "inner.png/c.png", ".hidden.png"):
+        (photos / name).write_bytes((folder / "up.png").read_bytes())
+    (photos / "notes.txt").write_text("no image")
+    code, out, err = predict("down.png", "photos")
+    assert (code, err) == (0, "")
+    files = [line.split(":")[0] for line in out.splitlines()]
+    assert files == ["down.png", str(Path("photos", "a.PNG")), str(Path("photos", "b.png"))]
+
+
+def test_a_folder_without_images_is_one_line(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    code, out, err = predict("empty", "up.png")
+    assert (code, out) == (1, "up.png: upper 98.2 %, lower 1.8 %\n")
+    assert err == "Error: empty is a folder without images; name images, or a folder with some\n"
+
+
+def test_an_image_is_no_model(folder: Path) -> None:
+    code, out, err = predict("-m", "down.png", "up.png")
+    assert (code, out) == (1, "")
+    assert "down.png: it is not an ONNX file; name an .onnx file with --model" in err
 
 
 def test_torch_is_not_imported(folder: Path) -> None:

@@ -1,5 +1,8 @@
 import itertools
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,10 @@ from pipeline.sections.data import data_settings
 from pipeline.sections.network import network_settings
 from tests.pipeline.closure import ROOT
 from tests.pipeline.tiny import IMAGE_FOLDER, put, read_shipped, write_params
-from tinygrow.errors import SettingError
+from tinygrow.errors import SettingError, TinygrowError
 from tinygrow.settings.data import ImageFolderSettings
 from tinygrow.settings.network import MLPSettings, ResNetSettings
+from tinygrow.training.device import pick_device
 
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
 
@@ -31,6 +35,12 @@ def write(tmp_path: Path) -> Callable[[Edit], params.Params]:
     return write
 
 
+def line_of(read: params.Params, key: str) -> int:
+    """Return the number of the first line that gives `key` a value."""
+    lines = read.path.read_text(encoding="utf-8").splitlines()
+    return next(i for i, line in enumerate(lines, 1) if line.strip().startswith(f"{key}:"))
+
+
 def test_the_shipped_file_is_right() -> None:
     read = params.read(ROOT / "params.yaml")
     schema.check(read)
@@ -42,18 +52,20 @@ def test_the_shipped_file_is_right() -> None:
     [
         ("roots", ".", "roots is unknown; did you mean root?"),
         ("data.my_digits", {}, "data has the name 'my_digits'; take letters, digits and dashes"),
-        ("data.digits.source", "digit", "data.digits.source is 'digit'; did you mean digits?"),
+        ("data.digits.source", "digit", "'digit'; it must be one of digits, image_folder; did"),
         ("data.digits.sizes", 3, "data.digits.sizes is unknown; did you mean size?"),
         ("models.demo.exports", {}, "models.demo.exports is unknown; did you mean export?"),
-        ("models.demo.data", "digit", "models.demo.data is 'digit'; did you mean digits?"),
-        ("models.demo.seed", -1, "models.demo.seed is -1; take 0 or more"),
+        ("models.demo.data", "digit", "data is 'digit'; it must be one of digits; did you"),
+        ("data.digits.seed", 2**64, "digits.seed is 18446744073709551616; it must be from 0 to"),
+        ("models.demo.seed", -1, "models.demo.seed is -1; it must be from 0 to 4294967295"),
+        ("models.demo.seed", 2**32, "models.demo.seed is 4294967296; it must be from 0 to"),
         ("models.demo.device", 0, "models.demo.device is 0; it must be text"),
-        ("models.demo.architecture.kind", "resnets", "kind is 'resnets'; did you mean resnet?"),
+        ("models.demo.architecture.kind", "resnets", "one of resnet, mlp; did you mean resnet?"),
         ("models.demo.architecture.kind", "mlp", "architecture.base_width is unknown"),
-        ("models.demo.growth.method", "tinny", "growth.method is 'tinny'; did you mean tiny?"),
+        ("models.demo.growth.method", "tinny", "one of tiny, random, none; did you mean tiny?"),
         ("models.demo.finetune.epoch", 3, "finetune.epoch is unknown; did you mean epochs?"),
         ("models.demo.export.opset", 17, "export.opset is 17; it must be from 18 to 26"),
-        ("models.demo.validate.batch_sizes", [], "validate.batch_sizes is 0; it must be at least"),
+        ("models.demo.validate.batch_sizes", [], "validate.batch_sizes is []; it must name at"),
     ],
 )
 def test_a_mistake_anywhere_is_found(
@@ -74,8 +86,100 @@ def test_a_setting_that_hangs_on_two_keys_is_named_with_its_section(
     write: Callable[[Edit], params.Params],
 ) -> None:
     read = write(lambda tree: put(tree, "models.demo.finetune.training.warmup_epochs", 9999.0))
-    with pytest.raises(SettingError, match=r"models.demo.finetune: warmup_epochs is 9999.0; it"):
+    line = line_of(read, "warmup_epochs")
+    words = (
+        rf"params.yaml:{line}: models.demo.finetune.training.warmup_epochs is 9999.0; it must not"
+        r" exceed epochs \(15\)$"
+    )
+    with pytest.raises(SettingError, match=words):
         schema.check(read)
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:12"])
+def test_every_form_of_a_device_is_right(
+    write: Callable[[Edit], params.Params], device: str
+) -> None:
+    schema.check(write(lambda tree: put(tree, "models.demo.device", device)))
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "CPU", "", "cuda:1\n"])
+def test_a_device_of_no_kind_is_refused_by_name_and_by_growth(
+    write: Callable[[Edit], params.Params], device: str
+) -> None:
+    with pytest.raises(SettingError) as error:
+        schema.check(write(lambda tree: put(tree, "models.demo.device", device)))
+    words = f"device is {device!r}; it must be auto, cpu, cuda or cuda:N"
+    assert str(error.value).endswith(f"models.demo.{words}")
+    with pytest.raises(TinygrowError) as refusal:
+        pick_device(device)
+    assert str(refusal.value) == words
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "key", "says"),
+    [
+        (
+            "architecture.start",
+            0.3,
+            "start",
+            "architecture.start is 0.3, and 0.3 of a final width of 8 is 2.4; choose a start (such",
+        ),
+        (
+            "growth.extensions",
+            7,
+            "extensions",
+            "growth.extensions is 7, which does not divide the neurons to add at every depth (6, 6,"
+            " 12, 12, 24, 24, 48, 48); numbers of extensions that work: 1, 2, 3, 6",
+        ),
+        (
+            "architecture.blocks",
+            [1, 1, 1, 1, 1, 1],
+            "blocks",
+            "architecture.blocks: images of 16x16 are too small for 6 stages; resize them to at"
+            " least 32x32 or take fewer stages",
+        ),
+    ],
+)
+def test_what_growth_would_refuse_is_found(
+    write: Callable[[Edit], params.Params], place: str, value: Any, key: str, says: str
+) -> None:
+    read = write(lambda tree: put(tree, f"models.demo.{place}", value))
+    with pytest.raises(SettingError) as error:
+        schema.check(read)
+    told = f"{read.path}:{line_of(read, key)}: models.demo.{says}"
+    assert str(error.value).startswith(told)
+
+
+@pytest.mark.parametrize(("extensions", "right"), [(12, True), (5, False)])
+def test_perceptrons_are_planned_too(
+    write: Callable[[Edit], params.Params], extensions: int, right: bool
+) -> None:
+    def edit(tree: dict[str, Any]) -> None:
+        tree["models"]["demo"]["architecture"] = {"kind": "mlp", "hidden": [64, 32], "start": 0.25}
+        tree["models"]["demo"]["growth"]["extensions"] = extensions
+
+    with nullcontext() if right else pytest.raises(SettingError, match="extensions is 5, which"):
+        schema.check(write(edit))
+
+
+def test_a_network_of_full_width_takes_any_number_of_extensions(
+    write: Callable[[Edit], params.Params],
+) -> None:
+    def edit(tree: dict[str, Any]) -> None:
+        tree["models"]["demo"]["architecture"]["start"] = 1.0
+        tree["models"]["demo"]["growth"]["extensions"] = 7
+
+    schema.check(write(edit))
+
+
+def test_the_check_imports_no_torch() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, pipeline.schema; print('torch' in sys.modules)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "False\n", done.stderr
 
 
 def test_image_folders_and_perceptrons_are_read(write: Callable[[Edit], params.Params]) -> None:

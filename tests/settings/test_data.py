@@ -16,7 +16,9 @@ def test_form() -> None:
     ("name", "value"),
     [
         ("size", 0),
+        ("size", 4097),
         ("seed", -1),
+        ("seed", 2**32),
         ("test_fraction", 0.0),
         ("test_fraction", 1.0),
         ("validation_fraction", 0.0),
@@ -42,3 +44,9 @@ def test_ranges_of_both_sources(name: str, value: Any) -> None:
 def test_ranges_of_image_folders(name: str, value: Any, remedy: str) -> None:
     others = {} if name == "path" else {"path": "images"}
     assert refused(ImageFolderSettings, name, value, **others).endswith(remedy)
+
+
+def test_the_limits_themselves_are_allowed() -> None:
+    for size, seed in ((1, 0), (4096, 2**32 - 1)):
+        assert DigitsSettings(size=size, seed=seed).size == size
+        assert ImageFolderSettings(path="images", size=size, seed=seed).seed == seed

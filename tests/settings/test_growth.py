@@ -53,7 +53,8 @@ def test_the_defaults_are_the_papers() -> None:
         (StatisticsSettings, "min_images", 1, "at least 2"),
         (StatisticsSettings, "max_images", -1, "0 (no limit) or at least min_images (200)"),
         (StatisticsSettings, "max_images", 199, "0 (no limit) or at least min_images (200)"),
-        (StatisticsSettings, "batch_size", 1, "at least 2"),
+        (StatisticsSettings, "batch_size", 1, "from 2 to 65536"),
+        (StatisticsSettings, "batch_size", 65_537, "from 2 to 65536"),
         (StatisticsSettings, "chunk_megabytes", 0, "at least 1"),
         (SolverSettings, "relative_cut", 0.0, "in (0, 1)"),
         (SolverSettings, "relative_cut", 1.0, "in (0, 1)"),
@@ -62,10 +63,13 @@ def test_the_defaults_are_the_papers() -> None:
         (AmplitudeSettings, "largest", 0.0, "greater than 0"),
         (AmplitudeSettings, "smallest_exponent", 0, "below largest (1.0)"),
         (AmplitudeSettings, "smallest_exponent", 5000, "below largest (1.0)"),
+        (AmplitudeSettings, "smallest_exponent", -1001, "at least -1000"),
         (AmplitudeSettings, "tolerance", -1e-9, "at least 0"),
         (AmplitudeSettings, "min_gain", -1e-9, "at least 0"),
-        (GrowthSettings, "extensions", 0, "at least 1"),
-        (GrowthSettings, "epochs_between", -0.1, "at least 0"),
+        (GrowthSettings, "extensions", 0, "from 1 to 1000000"),
+        (GrowthSettings, "extensions", 1_000_001, "from 1 to 1000000"),
+        (GrowthSettings, "epochs_between", -0.1, "from 0 to 1000000"),
+        (GrowthSettings, "epochs_between", 1e7, "from 0 to 1000000"),
     ],
 )
 def test_ranges(settings: type, name: str, value: Any, remedy: str) -> None:
@@ -77,3 +81,5 @@ def test_limits_themselves_are_allowed() -> None:
     assert StatisticsSettings(max_images=200).max_images == 200
     assert AmplitudeSettings(smallest_exponent=-1).smallest_exponent == -1
     assert GrowthSettings(epochs_between=0.0).epochs_between == 0
+    assert StatisticsSettings(batch_size=65_536).batch_size == 65_536
+    assert GrowthSettings(extensions=1_000_000).extensions == 1_000_000

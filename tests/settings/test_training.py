@@ -30,7 +30,8 @@ def test_the_default_is_the_papers_plain_sgd() -> None:
         ("momentum", 1.0, "in [0, 1)"),
         ("nesterov", True, "needs momentum > 0"),
         ("weight_decay", -1e-9, "at least 0"),
-        ("batch_size", 1, "at least 2"),
+        ("batch_size", 1, "from 2 to 65536"),
+        ("batch_size", 65_537, "from 2 to 65536"),
         ("warmup_epochs", -1.0, "at least 0"),
         ("label_smoothing", -0.1, "in [0, 1)"),
         ("label_smoothing", 1.0, "in [0, 1)"),
@@ -45,11 +46,14 @@ def test_ranges(name: str, value: Any, remedy: str) -> None:
 
 @pytest.mark.parametrize("name", ["crop_padding", "cutout"])
 def test_ranges_of_augmentation(name: str) -> None:
-    assert refused(AugmentationSettings, name, -1) == f"{name} is -1; it must be at least 0"
+    for value in (-1, 4097):
+        told = refused(AugmentationSettings, name, value)
+        assert told == f"{name} is {value}; it must be from 0 to 4096"
 
 
 def test_ranges_of_fine_tuning() -> None:
-    assert "at least 0" in refused(FinetuneSettings, "epochs", -1)
+    assert "from 0 to 1000000" in refused(FinetuneSettings, "epochs", -1)
+    assert "from 0 to 1000000" in refused(FinetuneSettings, "epochs", 1_000_001)
     assert "at least 1" in refused(FinetuneSettings, "evaluate_every", 0)
     assert FinetuneSettings(epochs=0).epochs == 0
 
@@ -59,5 +63,6 @@ def test_the_warm_up_must_fit_into_the_epochs(epochs: int) -> None:
     fits = TrainingSettings(warmup_epochs=float(epochs))
     assert FinetuneSettings(epochs=epochs, training=fits).training is fits
     longer = TrainingSettings(warmup_epochs=epochs + 0.5)
-    with pytest.raises(SettingError, match=rf"^warmup_epochs is {longer.warmup_epochs}; .* 0 to"):
+    words = rf"^training.warmup_epochs is {epochs}.5; it must not exceed epochs \({epochs}\)$"
+    with pytest.raises(SettingError, match=words):
         FinetuneSettings(epochs=epochs, training=longer)

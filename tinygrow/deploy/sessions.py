@@ -135,6 +135,11 @@ def _open(model: Path | bytes, provider: str, exact: bool, threads: int) -> ort.
     except Exception as error:
         # The runtime's exceptions share no base class.
         name = model if isinstance(model, Path) else "the model"
+        if isinstance(model, Path) and model.suffix.lower() != ".onnx" and _unparsed(error):
+            raise TinygrowError(
+                f"ONNX Runtime cannot open {name}: it is not an ONNX file; name an .onnx file with"
+                " --model"
+            ) from error
         raise TinygrowError(
             f"ONNX Runtime cannot open {name} on {provider} ({first_line(error)});"
             " export the model again or choose another provider"
@@ -145,6 +150,11 @@ def _open(model: Path | bytes, provider: str, exact: bool, threads: int) -> ort.
             " that its CUDA version is the one it was built for (python -m pipeline doctor)"
         )
     return session
+
+
+def _unparsed(error: Exception) -> bool:
+    """Say whether the runtime found no model at all in a file."""
+    return type(error).__name__ == "InvalidProtobuf" or "No graph was found" in str(error)
 
 
 @cache

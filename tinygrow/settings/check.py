@@ -4,6 +4,12 @@ from typing import Any
 
 from tinygrow.errors import SettingError
 
+MAX_SEED = 2**32 - 1
+# Far beyond any use: they turn a slip of the keyboard into a message before work begins.
+MAX_COUNT = 1_000_000
+MAX_BATCH = 65_536
+MAX_SIDE = 4096
+
 
 def require(holds: bool, name: str, value: Any, remedy: str) -> None:
     """Raise a `SettingError` that names the setting, its value and the remedy unless it holds."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from tinygrow.settings.check import at_least, one_of, require
+from tinygrow.settings.check import MAX_SEED, MAX_SIDE, at_least, between, one_of, require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +23,8 @@ class DigitsSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        at_least("size", self.size, 1)
-        at_least("seed", self.seed, 0)
+        between("size", self.size, 1, MAX_SIDE)
+        between("seed", self.seed, 0, MAX_SEED)
         _check_fractions(self.test_fraction, self.validation_fraction)
 
 
@@ -62,13 +62,13 @@ class ImageFolderSettings:
 
     def __post_init__(self) -> None:
         require(bool(self.path), "path", self.path, "it must name a folder or an archive")
-        at_least("size", self.size, 1)
+        between("size", self.size, 1, MAX_SIDE)
         one_of("mode", self.mode, ("color", "grey"))
         _check_fractions(self.test_fraction, self.validation_fraction)
         at_least("max_train_images", self.max_train_images, 0)
         at_least("max_test_images", self.max_test_images, 0)
         at_least("max_files", self.max_files, 1)
-        at_least("seed", self.seed, 0)
+        between("seed", self.seed, 0, MAX_SEED)
         require(self.max_gigabytes > 0, "max_gigabytes", self.max_gigabytes, "it must be above 0")
 
 

@@ -4,7 +4,15 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tinygrow.settings.check import above, at_least, one_of, require
+from tinygrow.settings.check import (
+    MAX_BATCH,
+    MAX_COUNT,
+    above,
+    at_least,
+    between,
+    one_of,
+    require,
+)
 from tinygrow.settings.training import TrainingSettings
 
 
@@ -46,7 +54,7 @@ class StatisticsSettings:
             self.max_images,
             f"it must be 0 (no limit) or at least min_images ({self.min_images})",
         )
-        at_least("batch_size", self.batch_size, 2)
+        between("batch_size", self.batch_size, 2, MAX_BATCH)
         one_of("dtype", self.dtype, ("float32", "float64"))
         at_least("chunk_megabytes", self.chunk_megabytes, 1)
 
@@ -110,6 +118,7 @@ class AmplitudeSettings:
             self.smallest_exponent,
             f"2**smallest_exponent must be below largest ({self.largest})",
         )
+        at_least("smallest_exponent", self.smallest_exponent, -1000)
         one_of("search", self.search, ("first_increase", "grid"))
         at_least("tolerance", self.tolerance, 0)
         at_least("min_gain", self.min_gain, 0)
@@ -150,8 +159,8 @@ class GrowthSettings:
 
     def __post_init__(self) -> None:
         one_of("method", self.method, ("tiny", "random", "none"))
-        at_least("extensions", self.extensions, 1)
-        at_least("epochs_between", self.epochs_between, 0)
+        between("extensions", self.extensions, 1, MAX_COUNT)
+        between("epochs_between", self.epochs_between, 0, MAX_COUNT)
         one_of("train_after", self.train_after, ("site", "sweep"))
         one_of("batch_growth", self.batch_growth, ("sqrt_parameters", "constant"))
         one_of("optimizer_state", self.optimizer_state, ("recreate", "pad"))

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
-from tinygrow.settings.check import above, at_least, require
+from tinygrow.settings.check import MAX_COUNT, above, between, require
+
+MAX_BASE_WIDTH = 4096
+MAX_BLOCKS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,15 +23,14 @@ class ResNetSettings:
     start: float = 0.25
 
     def __post_init__(self) -> None:
-        at_least("base_width", self.base_width, 1)
+        between("base_width", self.base_width, 1, MAX_BASE_WIDTH)
         require(
-            len(self.blocks) > 0 and min(self.blocks, default=0) >= 1,
+            len(self.blocks) > 0 and all(1 <= count <= MAX_BLOCKS for count in self.blocks),
             "blocks",
             list(self.blocks),
-            "it must name at least one stage, each with at least one block",
+            f"it must name at least one stage, each with 1 to {MAX_BLOCKS} blocks",
         )
-        above("start", self.start, 0)
-        require(self.start <= 1, "start", self.start, "it must be at most 1 (the final width)")
+        _check_start(self.start)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +47,17 @@ class MLPSettings:
 
     def __post_init__(self) -> None:
         require(
-            len(self.hidden) > 0 and min(self.hidden, default=0) >= 1,
+            len(self.hidden) > 0 and all(1 <= width <= MAX_COUNT for width in self.hidden),
             "hidden",
             list(self.hidden),
-            "it must name at least one width, each at least 1",
+            f"it must name at least one width, each from 1 to {MAX_COUNT}",
         )
-        above("start", self.start, 0)
-        require(self.start <= 1, "start", self.start, "it must be at most 1 (the final width)")
+        _check_start(self.start)
 
 
 NetworkSettings = ResNetSettings | MLPSettings
+
+
+def _check_start(start: float) -> None:
+    above("start", start, 0)
+    require(start <= 1, "start", start, "it must be at most 1 (the final width)")

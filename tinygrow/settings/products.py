@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tinygrow.settings.check import above, at_least, between
+from tinygrow.settings.check import MAX_BATCH, above, at_least, between, require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,4 +41,9 @@ class ValidateSettings:
         above("relative_tolerance", self.relative_tolerance, 0)
         between("min_agreement", self.min_agreement, 0, 1)
         at_least("max_accuracy_difference", self.max_accuracy_difference, 0)
-        at_least("batch_sizes", min(self.batch_sizes, default=0), 1)
+        require(
+            len(self.batch_sizes) > 0 and all(1 <= size <= MAX_BATCH for size in self.batch_sizes),
+            "batch_sizes",
+            list(self.batch_sizes),
+            f"it must name at least one size, each from 1 to {MAX_BATCH}",
+        )

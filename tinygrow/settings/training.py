@@ -3,7 +3,16 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tinygrow.settings.check import above, at_least, between, one_of, require
+from tinygrow.settings.check import (
+    MAX_BATCH,
+    MAX_COUNT,
+    MAX_SIDE,
+    above,
+    at_least,
+    between,
+    one_of,
+    require,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +30,8 @@ class AugmentationSettings:
     cutout: int = 0
 
     def __post_init__(self) -> None:
-        at_least("crop_padding", self.crop_padding, 0)
-        at_least("cutout", self.cutout, 0)
+        between("crop_padding", self.crop_padding, 0, MAX_SIDE)
+        between("cutout", self.cutout, 0, MAX_SIDE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +84,7 @@ class TrainingSettings:
             "adamw has none of its own kind; set it to 0",
         )
         at_least("weight_decay", self.weight_decay, 0)
-        at_least("batch_size", self.batch_size, 2)
+        between("batch_size", self.batch_size, 2, MAX_BATCH)
         one_of("schedule", self.schedule, ("constant", "cosine", "triangular"))
         at_least("warmup_epochs", self.warmup_epochs, 0)
         require(
@@ -103,6 +112,11 @@ class FinetuneSettings:
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def __post_init__(self) -> None:
-        at_least("epochs", self.epochs, 0)
+        between("epochs", self.epochs, 0, MAX_COUNT)
         at_least("evaluate_every", self.evaluate_every, 1)
-        between("warmup_epochs", self.training.warmup_epochs, 0, max(self.epochs, 0))
+        require(
+            self.training.warmup_epochs <= self.epochs,
+            "training.warmup_epochs",
+            self.training.warmup_epochs,
+            f"it must not exceed epochs ({self.epochs})",
+        )

@@ -1,0 +1,155 @@
+"""Fills the growth log while growth runs."""
+
+import math
+from typing import Any
+
+from tinygrow.architecture import Architecture
+from tinygrow.growth.amplitude import Amplitude
+from tinygrow.growth.extend import Extension
+from tinygrow.growth.log import ExtensionCurves, ExtensionRow
+from tinygrow.growth.schedule import Visit
+from tinygrow.growth.sites import Site
+from tinygrow.networks.cost import count_multiply_adds, count_parameters
+from tinygrow.training.batches import DeviceImages
+from tinygrow.training.evaluate import evaluate
+from tinygrow.training.loop import Trainer, TrainingSummary
+
+
+class Recorder:
+    """Collects the rows of the growth log.
+
+    Args:
+        trainer: of the growing network; what it would keep is evaluated.
+        validation: images of the log's accuracy.
+        start: the seed architecture.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        validation: DeviceImages,
+        start: Architecture,
+    ) -> None:
+        self.rows: list[ExtensionRow] = []
+        self.curves: list[ExtensionCurves] = []
+        self._trainer = trainer
+        self._validation = validation
+        self._start = start
+        self._input_shape = start.input_shape
+        self._statistics_images = 0
+
+    def seed_row(self) -> None:
+        """Log the network before anything is done to it."""
+        self.rows.append(ExtensionRow(extension=0, sweep=0, **self._state(self._start)))
+
+    def add(
+        self,
+        visit: Visit,
+        site: Site,
+        architecture: Architecture,
+        extension: Extension | None,
+        training: TrainingSummary | None,
+    ) -> ExtensionRow:
+        """Log one visit."""
+        facts = _extension_facts(extension) if extension else {}
+        if extension:
+            self._statistics_images += extension.proposal.images
+        if training:
+            facts |= {
+                "train_loss": training.loss,
+                "train_accuracy": training.accuracy,
+                "batch_size": round(self._trainer.batch_size),
+                "seconds_training": training.seconds,
+            }
+        width = architecture.middle_widths[visit.index]
+        row = ExtensionRow(
+            extension=len(self.rows),
+            sweep=visit.sweep,
+            depth=site.depth,
+            site=site.name,
+            width_before=width - (extension.added if extension else 0),
+            width_after=width,
+            **self._state(architecture),
+            **facts,
+        )
+        self.rows.append(row)
+        if extension and extension.amplitude:
+            self.curves.append(_curves(row.extension, extension, extension.amplitude))
+        return row
+
+    def _state(self, architecture: Architecture) -> dict[str, Any]:
+        network = self._trainer.result
+        loss, accuracy = evaluate(network, self._validation)
+        return {
+            "widths": architecture.middle_widths,
+            "parameters": count_parameters(network),
+            "multiply_adds": count_multiply_adds(network, self._input_shape),
+            "validation_loss": loss,
+            "validation_accuracy": accuracy,
+            "epochs": self._trainer.epochs_seen,
+            "images_seen": self._trainer.images_seen,
+            "statistics_images": self._statistics_images,
+        }
+
+
+def _extension_facts(extension: Extension) -> dict[str, Any]:
+    proposal, amplitude = extension.proposal, extension.amplitude
+    facts: dict[str, Any] = {
+        "bottleneck_before": proposal.bottleneck,
+        "bottleneck_after": extension.bottleneck_after,
+        "seconds_statistics": proposal.seconds_statistics,
+        "seconds_solve": proposal.seconds_solve,
+        "seconds_search": extension.seconds_search,
+        "seconds_surgery": extension.seconds_surgery,
+    }
+    spectrum, kept = proposal.neurons.spectrum, len(proposal.neurons.singular_values)
+    if len(spectrum):
+        power = spectrum.double().square()
+        facts |= {
+            "largest_singular_value": float(spectrum[0]),
+            "singular_values_kept": kept,
+            "singular_values_dropped": len(spectrum) - kept,
+            "power_kept": float(power[:kept].sum()),
+            "power_dropped": float(power[kept:].sum()),
+        }
+        if proposal.bottleneck is not None:
+            facts["bottleneck_predicted"] = proposal.bottleneck - float(power[:kept].sum())
+    if amplitude:
+        facts |= {
+            "sign": amplitude.sign,
+            "amplitude": amplitude.factor,
+            "rejected": amplitude.rejected,
+            "loss_before": amplitude.loss_before,
+            "loss_after": amplitude.loss_after,
+        }
+    return facts
+
+
+def _curves(number: int, extension: Extension, amplitude: Amplitude) -> ExtensionCurves:
+    return ExtensionCurves(
+        extension=number,
+        depth=extension.site.depth,
+        site=extension.site.name,
+        singular_values=tuple(extension.proposal.neurons.spectrum.tolist()),
+        kept=len(extension.proposal.neurons.singular_values),
+        amplitudes=amplitude.amplitudes,
+        losses=amplitude.losses,
+        chosen=amplitude.factor,
+    )
+
+
+def row_line(row: ExtensionRow, total: int) -> str:
+    """Return one line on an extension, for terminals without a bar."""
+    growth = f"{row.width_before} -> {row.width_after}"
+    search = ""
+    if row.loss_before is not None and row.loss_after is not None:
+        search = (
+            f" loss {row.loss_before:.4f} -> {row.loss_after:.4f}"
+            f" (amplitude {row.amplitude:.3g}{', rejected' if row.rejected else ''})"
+        )
+    trained = row.train_loss is not None and not math.isnan(row.train_loss)
+    train = f" train loss {row.train_loss:.3f}" if trained else ""
+    return (
+        f"extension {row.extension}/{total} depth {row.depth} width {growth}{search}{train}"
+        f" validation {row.validation_accuracy:.2f} % parameters {row.parameters:,}"
+    )
