@@ -5,6 +5,7 @@ is missing is named, never made up.
 """
 
 import argparse
+import math
 import platform
 import statistics
 import sys
@@ -13,6 +14,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from scipy import stats
 
 from benchmarks.rows_picture import draw_rows
 from benchmarks.runs import LABELS, Run, collect
@@ -60,20 +63,20 @@ def _cell(values: Sequence[float]) -> Cell:
 
 
 def verdict(table: Mapping[str, Mapping[str, Cell]]) -> list[str]:
-    """Say which row wins, by how much against the spread, and whether the rows cost the same."""
+    """Say which row wins, how sure that is, and whether the rows cost the same."""
     ranked = sorted(table, key=lambda row: -table[row]["test_accuracy"].mean)
     best = table[ranked[0]]["test_accuracy"]
     lines = [f"Highest mean test accuracy: {label(ranked[0])}, {_number('test_accuracy', best)} %."]
     for row in ranked[1:]:
         cell = table[row]["test_accuracy"]
         gap = best.mean - cell.mean
-        spread = max((c.sd for c in (best, cell) if c.sd is not None), default=None)
-        if spread is None:
-            note = "one seed each, so the spread is unknown"
-        elif gap <= spread:
-            note = f"within the spread of seeds (standard deviation {spread:.2f}), so neither wins"
+        half = half_width(best, cell)
+        if half is None:
+            note = "no interval, for a row has a single seed"
+        elif gap <= half:
+            note = f"± {half:.2f} (95 % interval, Welch): so neither wins"
         else:
-            note = f"{gap / spread:.1f} times the larger standard deviation of the two"
+            note = f"± {half:.2f} (95 % interval, Welch): more than seeds explain"
         lines.append(f"{label(row)} lies {gap:.2f} points behind; {note}.")
     passes = [cells["image_passes"].mean for cells in table.values()]
     if max(passes) > 1.02 * min(passes):
@@ -82,6 +85,17 @@ def verdict(table: Mapping[str, Mapping[str, Cell]]) -> list[str]:
             f" {max(passes):,.0f} passes."
         )
     return lines
+
+
+def half_width(a: Cell, b: Cell) -> float | None:
+    """Return half the 95 % interval of a difference of means (Welch's t), None for one seed."""
+    if a.sd is None or b.sd is None:
+        return None
+    parts = [a.sd**2 / a.n, b.sd**2 / b.n]
+    if sum(parts) == 0:
+        return 0.0
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / (a.n - 1) + parts[1] ** 2 / (b.n - 1))
+    return float(stats.t.ppf(0.975, freedom)) * math.sqrt(sum(parts))
 
 
 def label(row: str) -> str:

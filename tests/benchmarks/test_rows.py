@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from benchmarks import rows, runs
 from benchmarks.rows_picture import mean_curve
@@ -83,7 +84,8 @@ def test_the_table_says_what_wins_and_by_how_much(folder: Path) -> None:
     text = rows.markdown(found, missing, "the command", ["a machine"])
     deviation = statistics.stdev(ACCURACIES["tiny"])
     assert f"Highest mean test accuracy: TINY, grown, 97.92 ± {deviation:.2f} %." in text
-    assert "same schedule, random neurons lies 1.50 points behind; 2.9 times" in text
+    assert "same schedule, random neurons lies 1.50 points behind; ± " in text
+    assert "seed network, never grown lies" in text and "no interval" in text
     assert "did NOT see" not in text
     assert "Did not pass the gate: random-s1." in text
     assert "the command" in text and "a machine" in text and "torch" in text
@@ -93,7 +95,16 @@ def test_a_gap_within_the_spread_is_no_win(folder: Path) -> None:
     for seed, accuracy in enumerate((97.0, 98.5, 98.0)):
         write_model(folder, f"random-s{seed}", accuracy, "random")
     lines = rows.verdict(rows.summarise(runs.collect(folder)[0]))
-    assert "within the spread of seeds" in lines[1] and "neither wins" in lines[1]
+    assert "95 % interval" in lines[1] and "neither wins" in lines[1]
+
+
+def test_the_interval_of_a_difference_is_welchs() -> None:
+    first, second = [97.0, 98.5, 98.0], [90.1, 92.0]
+    oracle = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
+    a, b = (rows.Cell(statistics.mean(x), statistics.stdev(x), len(x)) for x in (first, second))
+    assert rows.half_width(a, b) == pytest.approx((oracle.high - oracle.low) / 2)
+    assert rows.half_width(a, rows.Cell(90.0, None, 1)) is None
+    assert rows.half_width(rows.Cell(1.0, 0.0, 2), rows.Cell(2.0, 0.0, 2)) == 0.0
 
 
 def test_unequal_image_passes_are_told(folder: Path) -> None:

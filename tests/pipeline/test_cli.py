@@ -177,7 +177,9 @@ def test_signals_end_a_command_with_a_word_and_its_cleanup(
     number: int, code: int, word: str
 ) -> None:
     done = python(
-        "import os, sys\n"
+        "import os, signal, sys\n"
+        # A shell starts background work, these tests among it, with Ctrl-C ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from pipeline import cli\n"
         "@cli.cli.command()\n"
         "def wait():\n"

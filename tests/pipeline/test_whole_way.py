@@ -52,7 +52,7 @@ def test_the_commands_make_a_model(
 
     log = rows(paths.growth_table("demo"))
     assert [int(row["extension"]) for row in log] == list(range(7))  # 3 at each of 2 sites
-    assert len(list(paths.snapshots("demo").iterdir())) == (6 if "snapshots" in growth else 0)
+    assert len(list(paths.snapshots("demo").iterdir())) == (7 if "snapshots" in growth else 1)
     assert [int(row["epoch"]) for row in rows(paths.finetune_table("demo"))] == [0, 1, 2]
     assert figures(paths.growth_metrics("demo"))["parameters"] == int(log[-1]["parameters"])
     summary = figures(paths.summary("demo"))
@@ -68,13 +68,12 @@ def test_a_number_of_extensions_that_does_not_divide_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_tiny_params(tmp_path, RESNET, extensions=4)
-    run("download", "digits")
-    result = CliRunner().invoke(cli, ["grow", "demo"])
+    result = CliRunner().invoke(cli, ["download", "digits"])  # at once, not after the download
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: ")
     assert " 3" in result.stderr
     assert len(result.stderr.splitlines()) == 1
-    assert not paths.grown("demo").exists()
+    assert not paths.prepared("digits").exists()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("dvc") is None, reason="DVC is not installed")
