@@ -25,6 +25,7 @@ _HOMES = {
     "best_update": "tinygrow.growth.bottleneck",
     "bottleneck": "tinygrow.growth.bottleneck",
     "optimal_neurons": "tinygrow.growth.bottleneck",
+    "gradmax_neurons": "tinygrow.growth.bottleneck",
     "choose_amplitude": "tinygrow.growth.amplitude",
     "widen": "tinygrow.growth.surgery",
     "grow": "tinygrow.growth.grow",

@@ -19,7 +19,13 @@ from tests.growth.scenes import (
     linear_pair,
 )
 from tinygrow.errors import TinygrowError
-from tinygrow.growth.bottleneck import Neurons, best_update, bottleneck, optimal_neurons
+from tinygrow.growth.bottleneck import (
+    Neurons,
+    best_update,
+    bottleneck,
+    gradmax_neurons,
+    optimal_neurons,
+)
 from tinygrow.growth.statistics import neuron_moments, update_moments
 from tinygrow.growth.surgery import as_units, widen
 
@@ -324,3 +330,24 @@ def test_the_linear_change_of_new_channels_gains_the_squared_singular_values(
     gained = float(neurons.singular_values.square().sum())
     assert oracle.inner(target, change) == pytest.approx(gained, rel=1e-9)
     assert gained > 1e-4
+
+
+@pytest.mark.parametrize(("p", "q"), [(9, 5), (4, 12)])
+def test_gradmax_has_no_fan_in_and_the_orthonormal_fan_out_of_the_largest_gradient(
+    p: int, q: int
+) -> None:
+    # Check H. With zero fan-in the gradient at it is N omega^T; its squared norm is to be largest.
+    N = np.random.default_rng(p).normal(size=(p, q))
+
+    found = gradmax_neurons(*tensors(N), 3)
+
+    assert found.alpha.shape == (3, p) and not found.alpha.any()
+    omega = found.omega.numpy()
+    np.testing.assert_allclose(omega @ omega.T, np.eye(3), atol=1e-12)
+    best = np.sort(np.linalg.eigvalsh(N.T @ N))[::-1][:3].sum()
+    assert np.square(N @ omega.T).sum() == pytest.approx(best, rel=1e-12)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        other, _ = np.linalg.qr(rng.normal(size=(q, 3)))
+        assert np.square(N @ other).sum() < best
+    assert len(gradmax_neurons(*tensors(N), 99).omega) == min(p, q)

@@ -97,6 +97,32 @@ def optimal_neurons(
     )
 
 
+def gradmax_neurons(N: torch.Tensor, count: int) -> Neurons:
+    """Return GradMax's neurons: zero fan-in, orthonormal fan-out (tiny.md 1.9 and section 4).
+
+    The fan-out that maximises the gradient's norm at the new fan-in weights are the leading right
+    singular vectors of the unprojected N, as if S were the identity. Their scale is the caller's.
+
+    Args:
+        N: (p, q * T), measured without projection.
+        count: K.
+
+    Returns:
+        Neurons in float64: alpha all zero, omega with orthonormal rows.
+
+    Raises:
+        TinygrowError: N holds inf or NaN.
+    """
+    _, spectrum, v = torch.linalg.svd(_finite(N, "N"), full_matrices=False)
+    omega = v[:count].contiguous()
+    return Neurons(
+        alpha=omega.new_zeros(len(omega), N.shape[0]),
+        omega=omega,
+        singular_values=spectrum[: len(omega)],
+        spectrum=spectrum,
+    )
+
+
 def _spectrum(matrix: torch.Tensor, relative_cut: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the eigenvalues above the relative cut and their eigenvectors, in float64."""
     matrix = _finite(matrix, "S")

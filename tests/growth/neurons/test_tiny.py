@@ -82,7 +82,7 @@ def test_the_proposal_is_the_closed_form_from_loops_and_svd(
 
 
 def test_without_hidden_nonlinearity_only_the_unprojected_update_leaves_neurons() -> None:
-    # Check G through the whole method; check H is GradMax's and waits for that method.
+    # Check G through the whole method; check H, GradMax's, stands with its closed form.
     network, batch = linear_pair(widths=(5, 6, 4), activation=identity)
     raw = replace(SETTINGS, solver=SolverSettings(projection=False))
 
