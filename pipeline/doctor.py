@@ -22,6 +22,7 @@ PACKAGES = {
     "safetensors": "safetensors",
     "scikit-learn": "sklearn",
     "torch": "torch",
+    "torchvision": "torchvision",
     "onnx": "onnx",
     "onnxscript": "onnxscript",
     "onnxruntime": "onnxruntime",
@@ -60,6 +61,7 @@ def examine() -> Iterator[Finding]:
     yield _program("git", "DVC needs it; install git")
     yield _program("dvc", "run `make setup`, then `source .venv/bin/activate`")
     yield _disk()
+    yield _cache()
 
 
 def version_of(distribution: str) -> str:
@@ -156,3 +158,19 @@ def _disk() -> Finding:
     if free < GIGABYTES_NEEDED:
         return Finding("FIX", "disk", f"{detail}; free at least {GIGABYTES_NEEDED:g} GB")
     return Finding("ok", "disk", detail)
+
+
+def _cache() -> Finding:
+    name = "cache of downloads"
+    try:
+        from tinygrow.data.cache import VARIABLE, cache_folder
+
+        folder = cache_folder()
+        # The first download makes what is not there yet of the way to it.
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK)):
+            raise PermissionError(f"{folder} cannot be written; set {VARIABLE} to another folder")
+        free = shutil.disk_usage(there).free / 1e9
+    except Exception as error:
+        return Finding("note", name, " ".join(str(error).split()))
+    return Finding("ok", name, f"{free:.1f} GB free for {folder}")

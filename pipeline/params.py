@@ -235,6 +235,8 @@ def _write(field: "Field[Any]") -> str:
             return f"write `{field.name}: {str(value).lower()}`"
         if isinstance(value, tuple):
             return f"write `{field.name}: {list(value)}`"
+        if value == "":
+            return f'write `{field.name}: ""`'
         return f"write `{field.name}: {value}`"
     if field.default_factory is not MISSING:
         block = field.default_factory()

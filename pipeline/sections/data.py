@@ -1,10 +1,18 @@
 """A data set's block of `params.yaml`: its `source` decides which settings it has."""
 
 from pipeline.params import Params
-from tinygrow.settings.data import DataSettings, DigitsSettings, ImageFolderSettings
+from tinygrow.settings.data import (
+    Cifar10Settings,
+    Cifar100Settings,
+    DataSettings,
+    DigitsSettings,
+    ImageFolderSettings,
+)
 
 SOURCES: dict[str, type[DataSettings]] = {
     "digits": DigitsSettings,
+    "cifar10": Cifar10Settings,
+    "cifar100": Cifar100Settings,
     "image_folder": ImageFolderSettings,
 }
 

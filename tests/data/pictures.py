@@ -1,7 +1,9 @@
 """Small pictures and folders of them for the tests of data."""
 
 import io
-from collections.abc import Mapping
+import resource
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,17 @@ class Ear(Observer):
 
     def say(self, line: str) -> None:
         self.lines.append(line)
+
+
+@contextmanager
+def full_disk(limit: int) -> Iterator[None]:
+    """Writing more than `limit` bytes into a file fails, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:

@@ -45,6 +45,27 @@ def test_a_full_disk_is_told(one_package: None, monkeypatch: pytest.MonkeyPatch)
     assert by_name()["disk"].mark == "FIX"
 
 
+def test_where_downloads_are_kept_is_told(
+    one_package: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "not" / "yet" / "there"
+    monkeypatch.setenv("TINYGROW_CACHE", str(folder))
+    found = by_name()["cache of downloads"]
+    assert found.mark == "ok"
+    assert found.detail.endswith(f" GB free for {folder}")
+    assert list(tmp_path.iterdir()) == [], "the doctor changes nothing"
+
+
+def test_a_cache_that_cannot_be_written_is_told_with_a_remedy(
+    one_package: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TINYGROW_CACHE", str(tmp_path / "file" / "cache"))
+    found = by_name()["cache of downloads"]
+    assert found.mark == "note"
+    assert found.detail.endswith("cannot be written; set TINYGROW_CACHE to another folder")
+
+
 @pytest.mark.parametrize(("mark", "code"), [("ok", 0), ("note", 0), ("FIX", 1)])
 def test_the_exit_code_tells_whether_something_is_to_fix(
     monkeypatch: pytest.MonkeyPatch, mark: str, code: int

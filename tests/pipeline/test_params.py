@@ -27,6 +27,7 @@ class Outer:
     shape: tuple[int, int] = (3, 4)
     path: str
     inner: Inner = field(default_factory=Inner)
+    mirror: str = ""
 
     def __post_init__(self) -> None:
         at_least("epochs", self.epochs, 0)
@@ -46,6 +47,7 @@ models:
       inner:
         cut: 1e-05
         on: false
+      mirror: here
 """
 
 
@@ -65,6 +67,7 @@ def test_values_come_out_in_the_types_of_the_dataclass(tmp_path: Path) -> None:
         shape=(7, 8),
         path="off",
         inner=Inner(cut=1e-5, on=False),
+        mirror="here",
     )
     assert type(got.rate) is float
 
@@ -75,6 +78,7 @@ def test_values_come_out_in_the_types_of_the_dataclass(tmp_path: Path) -> None:
         ("epochs: 3", "epoch: 3", ":4: models.a.growth.epoch is unknown; did you mean epochs?"),
         ("      epochs: 3\n", "", ":3: models.a.growth.epochs is missing; write `epochs: 10`"),
         ("      path: off\n", "", "path is missing; write `path:` and a value"),
+        ("      mirror: here\n", "", 'mirror is missing; write `mirror: ""`'),
         ("on: false", "", ".inner.on is missing; write `on: true`"),
         ("sizes: [4, 5, 6]", "", "write `sizes: [1, 2]`"),
         ("epochs: 3", "epochs: 3.5", ":4: models.a.growth.epochs is 3.5; it must be a whole"),

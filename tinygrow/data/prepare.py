@@ -6,13 +6,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tinygrow.data.cifar import load_cifar
 from tinygrow.data.digits import load_digits
 from tinygrow.data.folder import load_image_folder
 from tinygrow.data.prepared import DataCard, Split, SplitName, save_prepared
 from tinygrow.data.source import Labelled, Source
 from tinygrow.data.split import stratified_split
 from tinygrow.observer import Observer
-from tinygrow.settings.data import DataSettings, DigitsSettings, ImageFolderSettings
+from tinygrow.settings.data import (
+    Cifar10Settings,
+    Cifar100Settings,
+    DataSettings,
+    DigitsSettings,
+    ImageFolderSettings,
+)
 
 _SMALLEST_STD = 1 / 255  # one grey level: a constant channel must not divide by zero
 _CHUNK = 4096
@@ -31,10 +38,10 @@ def prepare(
         observer: is told of progress.
 
     Raises:
-        TinygrowError: the source is missing, damaged or too small to be split, or the disk is
-            full; nothing is left half-written.
+        TinygrowError: the source is missing, damaged, out of reach or too small to be split, or
+            the disk is full; nothing is left half-written.
     """
-    source = _load(settings, base, observer)
+    source = _load(name, settings, base, observer)
     rest, part = stratified_split(
         source.train.labels,
         source.classes,
@@ -87,12 +94,14 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
     return tuple(means), tuple(stds)
 
 
-def _load(settings: DataSettings, base: Path, observer: Observer) -> Source:
+def _load(name: str, settings: DataSettings, base: Path, observer: Observer) -> Source:
     match settings:
         case DigitsSettings():
             return load_digits(settings)
         case ImageFolderSettings():
             return load_image_folder(settings, base=base, observer=observer)
+        case Cifar10Settings() | Cifar100Settings():
+            return load_cifar(settings, name=name, base=base, observer=observer)
 
 
 def _split(labelled: Labelled) -> Split:
