@@ -1,5 +1,6 @@
 """Small networks and data on which growth is watched."""
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from tinygrow.architecture import Architecture
 from tinygrow.data.prepared import DataCard, Split
 from tinygrow.growth.sites import Site
-from tinygrow.growth.surgery import NewUnits
+from tinygrow.growth.surgery import NewUnits, widen
 from tinygrow.networks.build import build_network
 from tinygrow.settings.growth import AmplitudeSettings, GrowthSettings, StatisticsSettings
 from tinygrow.settings.training import AugmentationSettings, TrainingSettings
@@ -129,6 +130,23 @@ def random_units(network: nn.Module, site: Site, count: int, seed: int = 5) -> N
         None if first.bias is None else draw(count),
         draw(second.weight.shape[0], count, *second.weight.shape[2:]),
     )
+
+
+def widened(network: PairNet, units: NewUnits) -> PairNet:
+    wide = copy.deepcopy(network)
+    widen(wide, site_of(network), units)
+    return wide
+
+
+def mean_loss(network: nn.Module, batches: list) -> float:
+    """Return the mean loss with BatchNorm of each mini-batch, image by image."""
+    network = copy.deepcopy(network).train()
+    losses = []
+    for x, y in batches:
+        with torch.no_grad():
+            logs = torch.log_softmax(network(x), 1)
+        losses += [-float(logs[i, label]) for i, label in enumerate(y)]
+    return sum(losses) / len(losses)
 
 
 def resnet(

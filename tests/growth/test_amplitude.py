@@ -7,43 +7,32 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from tests.growth.scenes import (
     NEVER,
     SITE,
-    PairNet,
     conv_pair,
     linear_pair,
+    mean_loss,
     random_units,
     resnet,
     site_of,
+    widened,
 )
 from tinygrow.growth import amplitude as module
-from tinygrow.growth.amplitude import Trial, better_sign, choose_amplitude, normalize, search
+from tinygrow.growth.amplitude import (
+    Trial,
+    better_sign,
+    choose_amplitude,
+    normalize,
+    search,
+)
 from tinygrow.growth.sites import sites_of
-from tinygrow.growth.surgery import NewUnits, widen
+from tinygrow.growth.surgery import NewUnits
 from tinygrow.settings.growth import AmplitudeSettings
 
 GRID = AmplitudeSettings(search="grid", smallest_exponent=-4, sign_amplitude=1e-2)
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}
-
-
-def widened(network: PairNet, units: NewUnits) -> PairNet:
-    wide = copy.deepcopy(network)
-    widen(wide, site_of(network), units)
-    return wide
-
-
-def mean_loss(network: nn.Module, batches: list) -> float:
-    """Return the mean loss with BatchNorm of each mini-batch, image by image."""
-    network = copy.deepcopy(network).train()
-    losses = []
-    for x, y in batches:
-        with torch.no_grad():
-            logs = torch.log_softmax(network(x), 1)
-        losses += [-float(logs[i, label]) for i, label in enumerate(y)]
-    return sum(losses) / len(losses)
 
 
 # --- normalisation

@@ -225,6 +225,18 @@ def test_projected_N_is_M_prev_minus_the_cross_moment_times_the_update() -> None
     torch.testing.assert_close(raw.N, M_prev, **CLOSE)
 
 
+@pytest.mark.parametrize("kind", ["linear", "conv"])
+def test_N_is_the_same_where_the_gram_is_left_out(kind: str) -> None:
+    network, batch = linear_pair() if kind == "linear" else conv_pair()
+
+    both = neuron_moments(network, SITE, [batch], None, EXACT)
+    alone = neuron_moments(network, SITE, [batch], None, EXACT, gram=False)
+
+    assert torch.equal(alone.N, both.N)
+    assert alone.S.shape == (0, 0)
+    assert alone.images == both.images
+
+
 def test_a_linear_network_leaves_nothing_for_new_neurons() -> None:
     # Acceptance check G: five inputs, six hidden units: new units add nothing to linear ones.
     network, batch = linear_pair(widths=(5, 6, 4), activation=identity)

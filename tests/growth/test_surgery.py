@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,17 +14,23 @@ from tests.growth.scenes import (
     perceptron,
     random_units,
     resnet,
+    site_of,
 )
 from tinygrow.architecture import final_architecture, seed_architecture
+from tinygrow.errors import TinygrowError
 from tinygrow.growth.bottleneck import Neurons
 from tinygrow.growth.schedule import visits
 from tinygrow.growth.sites import Site, sites_of
-from tinygrow.growth.surgery import NewUnits, as_units, measure_running_statistics, widen
+from tinygrow.growth.surgery import (
+    WAKING_OFFSET,
+    NewUnits,
+    as_units,
+    measure_running_statistics,
+    widen,
+)
 from tinygrow.networks.build import build_network
 from tinygrow.networks.cost import count_parameters
 from tinygrow.settings.network import ResNetSettings
-from tinygrow.settings.training import TrainingSettings
-from tinygrow.training.optimizer import Replacement, make_optimizer, pad_optimizer
 
 
 def normalized(z: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
@@ -274,6 +281,57 @@ def test_new_batch_norm_channels_start_with_weight_1_and_bias_0() -> None:
     assert any(r.new is norm.bias for r in replaced)
 
 
+@pytest.mark.parametrize("normed", [True, False])
+def test_an_offset_shifts_what_the_activation_of_new_units_reads(normed: bool) -> None:
+    network, (x, _) = conv_pair(normed=normed)
+    site = site_of(network)
+    units = replace(random_units(network, site, 2), offset=0.25).scaled(0.5, 3.0)
+    plain, shifted = copy.deepcopy(network), network
+
+    widen(plain, site, replace(units, offset=0.0))
+    widen(shifted, site, units)
+
+    assert units.offset == 0.25  # no scaling reaches it
+    for training in (True, False):
+        with torch.no_grad():
+            reads = [n.train(training).norm(n.first(x)) for n in (plain, shifted)]
+        torch.testing.assert_close(reads[1][:, :3], reads[0][:, :3], rtol=0, atol=0)
+        torch.testing.assert_close(reads[1][:, 3:], reads[0][:, 3:] + 0.25, rtol=1e-12, atol=1e-12)
+
+
+def test_an_offset_needs_a_bias_to_live_in() -> None:
+    network, _ = conv_pair(first={"bias": False}, normed=True)
+    site = site_of(network)
+    units = replace(random_units(network, site, 2), offset=1e-6)
+    bare = replace(site, norm=None)
+    before = copy.deepcopy(network.state_dict())
+
+    with pytest.raises(TinygrowError, match=r"^first has no bias, .* gradmax$"):
+        widen(network, bare, units)
+    plain = copy.deepcopy(network)
+    plain.norm = nn.BatchNorm2d(3, affine=False).double()
+    with pytest.raises(TinygrowError, match=r"^norm has no bias"):
+        widen(plain, site, units)
+
+    after = network.state_dict()
+    assert all(torch.equal(after[k], v) for k, v in before.items())
+    widen(network, site, units)  # the convolution needs no bias where a norm has one
+    assert network.norm.bias[3:].tolist() == [1e-6] * 2
+
+
+def test_neurons_without_fan_in_get_an_offset() -> None:
+    network, _ = conv_pair()
+    alpha = torch.zeros(2, 2 * 9 + 1, dtype=torch.float64)
+    omega, ones = torch.ones(2, 4 * 9, dtype=torch.float64), torch.ones(2)
+
+    silent = as_units(Neurons(alpha, omega, ones, ones), network.first, network.second)
+    alpha[1, -1] = 1e-9
+    heard = as_units(Neurons(alpha, omega, ones, ones), network.first, network.second)
+
+    assert silent.offset == WAKING_OFFSET > 0
+    assert heard.offset == 0.0
+
+
 # --- planning and surgery at the paper's size (acceptance check I)
 
 
@@ -307,81 +365,3 @@ def test_resnet18_reaches_its_widths_and_parameters(
     with torch.device("meta"):
         built = build_network(final).state_dict()
     assert wide == {name: value.shape for name, value in built.items()}
-
-
-# --- what becomes of the optimiser
-
-
-def steps(network: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, n: int) -> None:
-    for _ in range(n):
-        optimizer.zero_grad()
-        network(x).square().mean().backward()
-        optimizer.step()
-
-
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_padded_optimizer_state_keeps_old_entries_and_starts_new_ones_at_zero(name: str) -> None:
-    settings = TrainingSettings(optimizer=name, momentum=0.9 * (name == "sgd"), weight_decay=0.1)
-    network, architecture = resnet(middle=(2, 3))
-    site, x = sites_of(architecture)[1], torch.randn(6, 3, 8, 8)
-    optimizer = make_optimizer(network, settings)
-    steps(network, optimizer, x, 3)
-    before = {p: dict(state) for p, state in optimizer.state.items()}
-
-    replaced = widen(network, site, random_units(network, site, 2))
-    pad_optimizer(optimizer, replaced)
-
-    grown = {r.new: r for r in replaced}
-    assert set(optimizer.state) == set(network.parameters())
-    held = [p for group in optimizer.param_groups for p in group["params"]]
-    assert {id(p) for p in held} == {id(p) for p in network.parameters()}
-    for parameter, state in optimizer.state.items():
-        r = grown.get(parameter, Replacement(parameter, parameter, 0))
-        for key, value in state.items():
-            old = before[r.old][key]
-            if key == "step":
-                assert value == old
-                continue
-            size = old.shape[r.dim]
-            assert value.shape == parameter.shape
-            assert torch.equal(value.narrow(r.dim, 0, size), old)
-            assert not value.narrow(r.dim, size, value.shape[r.dim] - size).any()
-
-
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_a_step_after_padding_moves_old_weights_as_if_nothing_had_been_added(name: str) -> None:
-    settings = TrainingSettings(optimizer=name, momentum=0.9 * (name == "sgd"), weight_decay=0.1)
-    network, architecture = perceptron((4, 4))
-    network.double()
-    site, x = sites_of(architecture)[0], torch.randn(6, 3, 8, 8, dtype=torch.float64)
-    optimizer = make_optimizer(network, settings)
-    steps(network, optimizer, x, 3)
-    narrow = copy.deepcopy(network)
-    twin = make_optimizer(narrow, settings)
-    twin.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-
-    # Units that do nothing: old gradients are those of the narrow network.
-    units = random_units(network, site, 2).scaled(1.0, 0.0)
-    pad_optimizer(optimizer, widen(network, site, units))
-    for net, optim in ((network, optimizer), (narrow, twin)):
-        steps(net, optim, x, 1)
-
-    for name_, value in narrow.named_parameters():
-        wide = dict(network.named_parameters())[name_]
-        old = wide[tuple(slice(0, n) for n in value.shape)]
-        torch.testing.assert_close(old, value, rtol=1e-9, atol=1e-12)
-    # The new fan-out weights left zero: their state is live.
-    assert network.layers[1].weight[:, 4:].abs().max() > 0
-
-
-def test_padding_a_fresh_optimizer_swaps_parameters() -> None:
-    network, architecture = perceptron((4,))
-    optimizer = make_optimizer(network, TrainingSettings())
-    site = sites_of(architecture)[0]
-
-    replaced = widen(network, site, random_units(network, site, 1))
-    pad_optimizer(optimizer, replaced)
-
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    assert held == {id(p) for p in network.parameters()}
-    assert not optimizer.state

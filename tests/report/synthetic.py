@@ -122,12 +122,10 @@ def write_run(
                 "images_seen": int(number * epochs_between * train_images),
                 "seconds_training": 1.5,
             }
-            if method == "tiny":
+            values: list[float] = []
+            if method in ("tiny", "gradmax"):
                 values = [0.5 / sweep * (r + 1) ** -1.2 for r in range(spectrum)]
                 row |= {
-                    "bottleneck_before": round(4.0 / (sweep + i), 5),
-                    "bottleneck_predicted": round(3.4 / (sweep + i), 5),
-                    "bottleneck_after": round(3.5 / (sweep + i), 5),
                     "largest_singular_value": values[0],
                     "singular_values_kept": added,
                     "singular_values_dropped": spectrum - added,
@@ -137,11 +135,20 @@ def write_run(
                     "seconds_statistics": 0.5,
                     "seconds_solve": 0.25,
                 }
+            if method == "tiny":
+                row |= {
+                    "bottleneck_before": round(4.0 / (sweep + i), 5),
+                    "bottleneck_predicted": round(3.4 / (sweep + i), 5),
+                    "bottleneck_after": round(3.5 / (sweep + i), 5),
+                }
             if method != "none":
                 chosen = 2.0 ** -(1 + (number * 7) % 5)
                 rejected = number == 7
                 amplitudes = [0.0, *(2.0**k for k in range(-27, 0))]
                 losses = [1 - 0.2 * a / chosen + 0.1 * (a / chosen) ** 2 for a in amplitudes]
+                if method == "gradmax":
+                    chosen, rejected = 1e-3, False
+                    amplitudes, losses = [0.0, chosen], [1.0, 1.0 + 1e-9]
                 row |= {
                     "sign": 1,
                     "amplitude": 0 if rejected else chosen,
@@ -156,7 +163,7 @@ def write_run(
                         "extension": number,
                         "depth": depth,
                         "site": row["site"],
-                        "singular_values": values if method == "tiny" else [],
+                        "singular_values": values,
                         "kept": added,
                         "amplitudes": amplitudes,
                         "losses": losses,

@@ -118,6 +118,9 @@ def test_the_same_history_gives_the_same_bytes(
 def test_methods_without_statistics_say_why_there_is_no_picture(make_history) -> None:
     random = by_name(draw_pictures(make_history(method="random")))
     assert [n for n in NAMES if not random[n].svg] == ["spectra", "bottleneck"]
+    gradmax = by_name(draw_pictures(make_history("silent", method="gradmax")))
+    assert [n for n in NAMES if not gradmax[n].svg] == ["bottleneck", "search"]
+    assert gradmax["search"].absent == "This run searched no amplitude."
     none = by_name(draw_pictures(make_history("quiet", method="none", finetune_epochs=0)))
     assert [n for n in NAMES if not none[n].svg] == ["widths", "spectra", "bottleneck", "search"]
     assert none["widths"].absent == "No layer of this model grew."

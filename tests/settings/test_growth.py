@@ -1,8 +1,10 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.settings.refusal import check_form, check_words, refused
+from tinygrow.errors import SettingError
 from tinygrow.settings.growth import (
     AmplitudeSettings,
     GrowthSettings,
@@ -11,12 +13,40 @@ from tinygrow.settings.growth import (
 )
 
 ALL = (StatisticsSettings, SolverSettings, AmplitudeSettings, GrowthSettings)
+SILENT = AmplitudeSettings(normalization="parametric", sign="none", search="fixed")
 
 
 @pytest.mark.parametrize("settings", ALL)
 def test_form(settings: type) -> None:
     check_form(settings)
-    check_words(settings)
+    # With an amplitude that every method takes.
+    check_words(settings, **({"amplitude": SILENT} if settings is GrowthSettings else {}))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            {"normalization": "functional"},
+            "amplitude.normalization is 'functional'; method gradmax",
+        ),
+        (
+            {"sign": "group"},
+            "amplitude.sign is 'group'; method gradmax adds neurons without fan-in",
+        ),
+        ({"search": "grid"}, "amplitude.search is 'grid'; method gradmax adds neurons without"),
+        ({"search": "first_increase"}, "amplitude.search is 'first_increase'; method gradmax"),
+    ],
+)
+def test_gradmax_takes_no_amplitude_that_listens_to_silent_neurons(
+    change: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(SettingError) as error:
+        GrowthSettings(method="gradmax", amplitude=replace(SILENT, **change))
+    assert str(error.value).startswith(says)
+    assert "; make it " in str(error.value)
+    # Other methods may: their neurons speak.
+    assert GrowthSettings(amplitude=replace(SILENT, **change)).method == "tiny"
 
 
 def test_the_defaults_are_the_papers() -> None:
@@ -33,6 +63,7 @@ def test_the_defaults_are_the_papers() -> None:
     )
     assert growth.solver.projection
     amplitude = growth.amplitude
+    assert amplitude.fixed_factor == 1e-3  # GradMax's
     assert (amplitude.normalization, amplitude.sign, amplitude.images) == (
         "functional",
         "group",
@@ -61,6 +92,7 @@ def test_the_defaults_are_the_papers() -> None:
         (AmplitudeSettings, "sign_amplitude", 0.0, "greater than 0"),
         (AmplitudeSettings, "images", 1, "at least 2"),
         (AmplitudeSettings, "largest", 0.0, "greater than 0"),
+        (AmplitudeSettings, "fixed_factor", 0.0, "greater than 0"),
         (AmplitudeSettings, "smallest_exponent", 0, "below largest (1.0)"),
         (AmplitudeSettings, "smallest_exponent", 5000, "below largest (1.0)"),
         (AmplitudeSettings, "smallest_exponent", -1001, "at least -1000"),

@@ -1,8 +1,8 @@
 """How large the new neurons enter: normalisation, sign, line search (tiny.md 1.9, appendix E.3).
 
-All three look at a trial copy of the network that is widened for good and whose new weights are
-then scaled, so what is measured is what training will see; BatchNorm uses the mini-batch's
-statistics, as everywhere in growth.
+What looks at the function looks at a trial copy of the network that is widened for good and whose
+new weights are then scaled, so what is measured is what training will see; BatchNorm uses the
+mini-batch's statistics, as everywhere in growth.
 """
 
 import copy
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tinygrow.errors import TinygrowError
 from tinygrow.growth.sites import Site
 from tinygrow.growth.statistics import apply_layer, batch_statistics
 from tinygrow.growth.surgery import NewUnits, widen
@@ -29,7 +30,7 @@ class Amplitude:
     Attributes:
         units: as they are to be added (zero fan-out where rejected and kept), or None: add none.
         sign: +1 or -1, of fan-in and fan-out together.
-        factor: chosen amplitude gamma; fan-in and fan-out carry its square root. 0: rejected.
+        factor: chosen amplitude gamma, see `shares`. 0: rejected.
         amplitudes: all gamma that were tried, from 0 upwards.
         losses: mean training loss at each.
     """
@@ -76,10 +77,12 @@ class Trial:
         """Multiply the new units' fan-in (with bias) and fan-out."""
         first, second = self.site.layers(self.network)
         count = len(self.units)
-        first.weight[-count:] = self.units.fan_in * fan_in
-        second.weight[:, -count:] = self.units.fan_out * fan_out
-        if first.bias is not None and self.units.bias is not None:
-            first.bias[-count:] = self.units.bias * fan_in
+        units = self.units.scaled(fan_in, fan_out)
+        first.weight[-count:] = units.fan_in
+        second.weight[:, -count:] = units.fan_out
+        bias = units.layer_bias(self.site)
+        if first.bias is not None and bias is not None:
+            first.bias[-count:] = bias
 
     @torch.no_grad()
     def loss(self, batches: Sequence[Batch], label_smoothing: float) -> float:
@@ -142,6 +145,24 @@ def normalize(network: nn.Module, site: Site, units: NewUnits, batch: Batch) -> 
     return units.scaled(fan_in, fan_out)
 
 
+def normalize_weights(units: NewUnits) -> NewUnits:
+    """Return units of mean square norm 1 (appendix E.3, parametric form; zeros stay zeros).
+
+    (1/K) sum ||alpha_k||^2 = 1 with the bias as part of alpha_k, and likewise for omega_k.
+    """
+    alpha = [units.fan_in] if units.bias is None else [units.fan_in, units.bias]
+    return units.scaled(_to_unit(alpha, len(units)), _to_unit([units.fan_out], len(units)))
+
+
+def shares(units: NewUnits, gamma: float) -> tuple[float, float]:
+    """Return the factors of fan-in and fan-out whose product is the amplitude gamma.
+
+    Both carry its square root. Without fan-in, as GradMax's, the fan-out carries all of it.
+    """
+    silent = not units.fan_in.any() and (units.bias is None or not units.bias.any())
+    return (1.0, gamma) if silent else (math.sqrt(gamma), math.sqrt(gamma))
+
+
 def choose_amplitude(
     network: nn.Module,
     site: Site,
@@ -150,7 +171,7 @@ def choose_amplitude(
     settings: AmplitudeSettings,
     label_smoothing: float = 0.0,
 ) -> Amplitude:
-    """Normalise, choose the sign, search the amplitude factor.
+    """Normalise, choose the sign, search the amplitude factor (or take the fixed one).
 
     Args:
         network: before the extension; not changed.
@@ -159,9 +180,14 @@ def choose_amplitude(
         batches: training images of the search; the first serves normalisation and sign.
         settings: see `AmplitudeSettings`.
         label_smoothing: that of the training loss.
+
+    Raises:
+        TinygrowError: the loss overflows at a fixed amplitude.
     """
     if settings.normalization == "functional":
         units = normalize(network, site, units, batches[0])
+    elif settings.normalization == "parametric":
+        units = normalize_weights(units)
     trial = Trial(network, site, units)
     sign = 1
     if settings.sign == "group":
@@ -169,15 +195,29 @@ def choose_amplitude(
             Trial(network, site, units), batches[0], settings.sign_amplitude, label_smoothing
         )
 
+    def factors(gamma: float) -> tuple[float, float]:
+        fan_in, fan_out = shares(units, gamma)
+        return sign * fan_in, sign * fan_out
+
     def loss_at(gamma: float) -> float:
-        trial.set(sign * math.sqrt(gamma), sign * math.sqrt(gamma))
+        trial.set(*factors(gamma))
         return trial.loss(batches, label_smoothing)
 
-    amplitudes, curve = search(loss_at, settings)
-    lowest = min(range(len(curve)), key=curve.__getitem__)
-    gain = (curve[0] - curve[lowest]) / max(abs(curve[0]), 1e-30)
-    factor = amplitudes[lowest] if gain >= settings.min_gain else 0.0
-    added: NewUnits | None = units.scaled(sign * math.sqrt(factor), sign * math.sqrt(factor))
+    if settings.search == "fixed":
+        amplitudes = [0.0, settings.fixed_factor]
+        curve = [loss_at(gamma) for gamma in amplitudes]
+        if not math.isfinite(curve[1]):
+            raise TinygrowError(
+                f"the loss is {curve[1]} with new neurons of amplitude {settings.fixed_factor:g};"
+                " lower amplitude.fixed_factor or choose another amplitude.search"
+            )
+        factor = settings.fixed_factor
+    else:
+        amplitudes, curve = search(loss_at, settings)
+        lowest = min(range(len(curve)), key=curve.__getitem__)
+        gain = (curve[0] - curve[lowest]) / max(abs(curve[0]), 1e-30)
+        factor = amplitudes[lowest] if gain >= settings.min_gain else 0.0
+    added: NewUnits | None = units.scaled(*factors(factor))
     if factor == 0.0:
         added = units.scaled(sign, 0.0) if settings.when_rejected == "preserve" else None
     return Amplitude(added, sign, factor, tuple(amplitudes), tuple(curve))
@@ -228,3 +268,9 @@ def search(
 
 def _ratio(old: torch.Tensor, new: torch.Tensor) -> float:
     return float(old.double().norm() / (new.double().norm() + 1e-8))
+
+
+def _to_unit(weights: Sequence[torch.Tensor], count: int) -> float:
+    """Return the factor that makes the mean square norm of `count` vectors 1; 1 for zeros."""
+    square = sum(float(w.double().square().sum()) for w in weights)
+    return math.sqrt(count / square) if square else 1.0

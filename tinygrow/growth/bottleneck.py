@@ -84,9 +84,7 @@ def optimal_neurons(
     values, vectors = _spectrum(S, relative_cut)
     root = vectors / values.sqrt()
     u, spectrum, v = torch.linalg.svd(root.T @ _finite(N, "N"), full_matrices=False)
-    largest = float(spectrum[0]) if len(spectrum) else 0.0
-    noise = max(floor, largest * torch.finfo(torch.float64).eps * max(N.shape))
-    spectrum = spectrum[spectrum > noise] if largest > 0 else spectrum[:0]
+    spectrum = _above_rounding(spectrum, N, floor)
     kept = min(count, len(spectrum))
     scale = spectrum[:kept].sqrt()
     return Neurons(
@@ -97,7 +95,7 @@ def optimal_neurons(
     )
 
 
-def gradmax_neurons(N: torch.Tensor, count: int) -> Neurons:
+def gradmax_neurons(N: torch.Tensor, count: int, floor: float = 0.0) -> Neurons:
     """Return GradMax's neurons: zero fan-in, orthonormal fan-out (tiny.md 1.9 and section 4).
 
     The fan-out that maximises the gradient's norm at the new fan-in weights are the leading right
@@ -105,7 +103,9 @@ def gradmax_neurons(N: torch.Tensor, count: int) -> Neurons:
 
     Args:
         N: (p, q * T), measured without projection.
-        count: K.
+        count: K; fewer come back where fewer singular values are above rounding: what has no
+            gradient would not learn.
+        floor: singular values up to this one are rounding of the moment, not directions.
 
     Returns:
         Neurons in float64: alpha all zero, omega with orthonormal rows.
@@ -114,13 +114,21 @@ def gradmax_neurons(N: torch.Tensor, count: int) -> Neurons:
         TinygrowError: N holds inf or NaN.
     """
     _, spectrum, v = torch.linalg.svd(_finite(N, "N"), full_matrices=False)
-    omega = v[:count].contiguous()
+    spectrum = _above_rounding(spectrum, N, floor)
+    omega = v[: min(count, len(spectrum))].contiguous()
     return Neurons(
         alpha=omega.new_zeros(len(omega), N.shape[0]),
         omega=omega,
         singular_values=spectrum[: len(omega)],
         spectrum=spectrum,
     )
+
+
+def _above_rounding(spectrum: torch.Tensor, N: torch.Tensor, floor: float) -> torch.Tensor:
+    """Return the singular values above the floor and above the rounding of their own solution."""
+    largest = float(spectrum[0]) if len(spectrum) else 0.0
+    noise = max(floor, largest * torch.finfo(torch.float64).eps * max(N.shape))
+    return spectrum[spectrum > noise] if largest > 0 else spectrum[:0]
 
 
 def _spectrum(matrix: torch.Tensor, relative_cut: float) -> tuple[torch.Tensor, torch.Tensor]:

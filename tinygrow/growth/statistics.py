@@ -56,7 +56,8 @@ class NeuronMoments:
     """What the optimal new neurons need; every sum is divided by n.
 
     Attributes:
-        S: (p, p) moment of what `first` reads, weighted by how often `second` reads the position.
+        S: (p, p) moment of what `first` reads, weighted by how often `second` reads the position;
+            (0, 0) where it was not asked for.
         N: (p, q * T) cross moment with the (projected) desired update.
         images: n.
     """
@@ -178,7 +179,7 @@ def add_neuron_moments(
         second: the layer that reads its outputs.
         x: what `first` reads, (B, C, H, W) or (B, C).
         target: V (projected or not), of the shape of the output of `second`.
-        sums: (p, p) and (p, q * T), changed in place.
+        sums: (p, p), or (0, 0) to leave the Gram out, and (p, q * T), changed in place.
         settings: precision of the products, size of the chunks.
     """
     dtype = getattr(torch, settings.dtype)
@@ -189,7 +190,8 @@ def add_neuron_moments(
     for part in _chunks(len(x), row, settings):
         columns = patches(first, x[part].to(dtype))
         b = _flat(columns)
-        sums[0].add_(_flat(columns * weights) @ b.T)
+        if len(sums[0]):
+            sums[0].add_(_flat(columns * weights) @ b.T)
         sums[1].add_(b @ _flat(readings(second, target[part].to(dtype), hidden)).T)
 
 
@@ -224,6 +226,7 @@ def neuron_moments(
     delta: torch.Tensor | None,
     settings: StatisticsSettings,
     label_smoothing: float = 0.0,
+    gram: bool = True,
 ) -> NeuronMoments:
     """Measure S and N at a site (tiny.md 1.4, 1.6).
 
@@ -234,12 +237,11 @@ def neuron_moments(
         delta: (q, p1) best move of the existing weights; V is projected, V - delta b. None: V.
         settings: precision and chunks.
         label_smoothing: that of the training loss.
+        gram: measure S too, which is half of the work.
     """
     first, second = site.layers(network)
-    size = patch_size(first)
-    sums = _zeros(
-        second, (size, size), (size, second.weight.shape[0] * second.weight[0, 0].numel())
-    )
+    size, outputs = patch_size(first), second.weight.shape[0] * second.weight[0, 0].numel()
+    sums = _zeros(second, (size, size) if gram else (0, 0), (size, outputs))
     images = 0
     with batch_statistics(network), full_float32():
         for batch in batches:

@@ -10,12 +10,16 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from tinygrow.errors import TinygrowError
 from tinygrow.growth.bottleneck import Neurons
 from tinygrow.growth.patches import Layer
 from tinygrow.growth.sites import Site
 from tinygrow.growth.statistics import batch_statistics
 from tinygrow.training.batches import Batch
 from tinygrow.training.optimizer import Replacement
+
+WAKING_OFFSET = 1e-6
+"""Where units without fan-in stand: on the side of ReLU's kink that lets the gradient through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +30,14 @@ class NewUnits:
         fan_in: (K, C_in, kh, kw) or (K, in_features).
         bias: (K,), or None where the first layer has no bias.
         fan_out: (C_out, K, kh, kw) or (out_features, K).
+        offset: shift of what the activation reads, whatever the units are scaled by. PyTorch's
+            ReLU has gradient 0 at 0, so that units whose fan-in is zero would never learn without.
     """
 
     fan_in: torch.Tensor
     bias: torch.Tensor | None
     fan_out: torch.Tensor
+    offset: float = 0.0
 
     def __len__(self) -> int:
         return len(self.fan_in)
@@ -38,26 +45,36 @@ class NewUnits:
     def scaled(self, fan_in: float, fan_out: float) -> "NewUnits":
         """Return units with fan-in (and bias) and fan-out multiplied."""
         bias = None if self.bias is None else self.bias * fan_in
-        return NewUnits(self.fan_in * fan_in, bias, self.fan_out * fan_out)
+        return NewUnits(self.fan_in * fan_in, bias, self.fan_out * fan_out, self.offset)
+
+    def layer_bias(self, site: Site) -> torch.Tensor | None:
+        """Return the bias of the widened layer: with the offset, unless a norm would undo it."""
+        if self.bias is None or site.norm is not None:
+            return self.bias
+        return self.bias + self.offset
 
 
 def as_units(neurons: Neurons, first: Layer, second: Layer) -> NewUnits:
-    """Reshape alpha (K, p) and omega (K, q * T) to the layers' weights, in their dtype."""
+    """Reshape alpha (K, p) and omega (K, q * T) to the layers' weights, in their dtype.
+
+    Neurons without any fan-in, GradMax's, get the offset that they need to learn.
+    """
+    offset = 0.0 if bool(neurons.alpha.any()) else WAKING_OFFSET
     alpha, omega = neurons.alpha.to(first.weight.dtype), neurons.omega.to(second.weight.dtype)
     bias = None
     if first.bias is not None:
         alpha, bias = alpha[:, :-1], alpha[:, -1]
     fan_in = alpha.reshape(-1, *first.weight.shape[1:])
     fan_out = omega.reshape(-1, second.weight.shape[0], *second.weight.shape[2:]).transpose(0, 1)
-    return NewUnits(fan_in.contiguous(), bias, fan_out.contiguous())
+    return NewUnits(fan_in.contiguous(), bias, fan_out.contiguous(), offset)
 
 
 @torch.no_grad()
 def widen(network: nn.Module, site: Site, units: NewUnits) -> list[Replacement]:
     """Append the units to the site, in place; old weights keep their values and positions.
 
-    New BatchNorm channels get weight 1, bias 0 and running statistics 0 and 1: measure them with
-    `measure_running_statistics` before any evaluation.
+    New BatchNorm channels get weight 1, the units' offset as bias and running statistics 0 and 1:
+    measure them with `measure_running_statistics` before any evaluation.
 
     Args:
         network: holds the site.
@@ -66,13 +83,23 @@ def widen(network: nn.Module, site: Site, units: NewUnits) -> list[Replacement]:
 
     Returns:
         The replaced parameters, for the optimiser.
+
+    Raises:
+        TinygrowError: the units have an offset, and the site has no bias to hold it.
     """
     first, second = site.layers(network)
     count = len(units)
+    norm = None if site.norm is None else network.get_submodule(site.norm)
+    if units.offset and (norm or first).bias is None:
+        raise TinygrowError(
+            f"{site.norm or site.first} has no bias, which new units without fan-in need to learn;"
+            " give it one or take a method other than gradmax"
+        )
     replaced = [_grow(first, "weight", units.fan_in, 0), _grow(second, "weight", units.fan_out, 1)]
     if first.bias is not None:
-        assert units.bias is not None
-        replaced.append(_grow(first, "bias", units.bias, 0))
+        bias = units.layer_bias(site)
+        assert bias is not None
+        replaced.append(_grow(first, "bias", bias, 0))
     if isinstance(first, nn.Conv2d):
         first.out_channels += count
     else:
@@ -81,18 +108,18 @@ def widen(network: nn.Module, site: Site, units: NewUnits) -> list[Replacement]:
         second.in_channels += count
     else:
         second.in_features += count
-    if site.norm is not None:
-        replaced += _widen_norm(network.get_submodule(site.norm), count)
+    if norm is not None:
+        replaced += _widen_norm(norm, count, units.offset)
     return replaced
 
 
-def _widen_norm(norm: nn.Module, count: int) -> list[Replacement]:
+def _widen_norm(norm: nn.Module, count: int, offset: float) -> list[Replacement]:
     assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
     norm.num_features += count
     replaced = []
     if norm.affine:
         replaced.append(_grow(norm, "weight", norm.weight.new_ones(count), 0))
-        replaced.append(_grow(norm, "bias", norm.bias.new_zeros(count), 0))
+        replaced.append(_grow(norm, "bias", norm.bias.new_full((count,), offset), 0))
     if norm.running_mean is not None and norm.running_var is not None:
         mean, variance = norm.running_mean, norm.running_var
         norm.running_mean = torch.cat([mean, mean.new_zeros(count)])

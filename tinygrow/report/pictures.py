@@ -65,9 +65,9 @@ _DRAWINGS: tuple[tuple[str, str, str, Callable[[History], Figure | None], str], 
     (
         "spectra",
         "Which directions were worth a neuron",
-        "Singular values rank the directions in which a layer lacks expressivity. Dots became"
-        " neurons, the thin line was dropped: a steep fall behind the dots means that little was"
-        " left on the table.",
+        "Singular values rank the directions in which a layer lacks expressivity (with GradMax:"
+        " in which a neuron gets a gradient). Dots became neurons, the thin line was dropped: a"
+        " steep fall behind the dots means that little was left on the table.",
         draw_spectra,
         "This run computed no singular values (its method needs none).",
     ),

@@ -72,10 +72,10 @@ def draw_spectra_on(ax: Axes, visits: Sequence[ExtensionDetail]) -> None:
 
 
 def draw_search(history: History) -> Figure | None:
-    """Draw the line-search curves and the amplitudes they led to."""
-    curves = [d for d in history.details if len(d.losses) > 1 and d.losses[0] != 0]
-    rows = [r for r in history.extensions if not math.isnan(r.amplitude)]
-    if not curves and not rows:
+    """Draw the line-search curves and the amplitudes they led to, or nothing without a search."""
+    # A fixed amplitude leaves two losses, without and with the new neurons.
+    curves = [d for d in history.details if len(d.losses) > 2 and d.losses[0] != 0]
+    if not curves and not any(r.rejected == 1 for r in history.extensions):
         return None
     figure = new_figure(8.0, 3.7)
     left, right = figure.subplots(1, 2)

@@ -65,7 +65,8 @@ class SolverSettings:
 
     Attributes:
         relative_cut: eigenvalues of S and S1 below this share of the largest count as zero.
-        projection: project the desired update on what the existing weights cannot do.
+        projection: project the desired update on what the existing weights cannot do (`tiny`;
+            GradMax never projects).
     """
 
     relative_cut: float = 1e-6
@@ -82,32 +83,36 @@ class AmplitudeSettings:
     """Normalisation (appendix E.3), sign and line search of the new neurons.
 
     Attributes:
-        normalization: `functional` (new activations as large as the layer's own) or `none`.
+        normalization: `functional` (new activations as large as the layer's own), `parametric`
+            (mean square norm 1 of a neuron's fan-in, bias included, and of its fan-out) or `none`.
         sign: `group` (the better of the two signs of all new neurons at once) or `none`.
         sign_amplitude: the amplitude factor at which the two signs are compared.
         images: training images of the line search.
         smallest_exponent: the search starts at 2**smallest_exponent.
         largest: the search ends at the largest power of two below this value.
-        search: `first_increase` (stop when the loss rises) or `grid` (try all).
+        search: `first_increase` (stop when the loss rises), `grid` (try all) or `fixed` (take
+            `fixed_factor`, whatever it does to the loss).
+        fixed_factor: the amplitude factor without a search (the paper's for GradMax: 1e-3).
         tolerance: share of the loss below which two losses count as equal.
         min_gain: share of the loss that the best amplitude must gain to be accepted.
         when_rejected: `preserve` adds the neurons with zero fan-out weights, so that the function
             is kept and widths follow the plan; `skip` adds nothing.
     """
 
-    normalization: Literal["functional", "none"] = "functional"
+    normalization: Literal["functional", "parametric", "none"] = "functional"
     sign: Literal["group", "none"] = "group"
     sign_amplitude: float = 1e-8
     images: int = 1000
     smallest_exponent: int = -27
     largest: float = 1.0
-    search: Literal["first_increase", "grid"] = "first_increase"
+    search: Literal["first_increase", "grid", "fixed"] = "first_increase"
+    fixed_factor: float = 1e-3
     tolerance: float = 1e-7
     min_gain: float = 1e-8
     when_rejected: Literal["preserve", "skip"] = "preserve"
 
     def __post_init__(self) -> None:
-        one_of("normalization", self.normalization, ("functional", "none"))
+        one_of("normalization", self.normalization, ("functional", "parametric", "none"))
         one_of("sign", self.sign, ("group", "none"))
         above("sign_amplitude", self.sign_amplitude, 0)
         at_least("images", self.images, 2)
@@ -119,7 +124,8 @@ class AmplitudeSettings:
             f"2**smallest_exponent must be below largest ({self.largest})",
         )
         at_least("smallest_exponent", self.smallest_exponent, -1000)
-        one_of("search", self.search, ("first_increase", "grid"))
+        one_of("search", self.search, ("first_increase", "grid", "fixed"))
+        above("fixed_factor", self.fixed_factor, 0)
         at_least("tolerance", self.tolerance, 0)
         at_least("min_gain", self.min_gain, 0)
         one_of("when_rejected", self.when_rejected, ("preserve", "skip"))
@@ -130,7 +136,8 @@ class GrowthSettings:
     """Algorithm 1: what is added, where, when, and how the network trains in between.
 
     Attributes:
-        method: `tiny`; `random` (random directions, all else as with `tiny`); `none` (the
+        method: `tiny`; `gradmax` (no fan-in, the fan-out of the largest gradient; it needs a
+            fixed amplitude); `random` (random directions, all else as with `tiny`); `none` (the
             schedule's training alone: the control that never grows).
         extensions: visits of every site; each adds (final - start) / extensions neurons.
         epochs_between: Delta t, epochs of training after an extension.
@@ -145,7 +152,7 @@ class GrowthSettings:
         training: the recipe.
     """
 
-    method: Literal["tiny", "random", "none"] = "tiny"
+    method: Literal["tiny", "gradmax", "random", "none"] = "tiny"
     extensions: int = 16
     epochs_between: float = 0.25
     train_after: Literal["site", "sweep"] = "site"
@@ -158,9 +165,33 @@ class GrowthSettings:
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def __post_init__(self) -> None:
-        one_of("method", self.method, ("tiny", "random", "none"))
+        one_of("method", self.method, ("tiny", "gradmax", "random", "none"))
         between("extensions", self.extensions, 1, MAX_COUNT)
         between("epochs_between", self.epochs_between, 0, MAX_COUNT)
         one_of("train_after", self.train_after, ("site", "sweep"))
         one_of("batch_growth", self.batch_growth, ("sqrt_parameters", "constant"))
         one_of("optimizer_state", self.optimizer_state, ("recreate", "pad"))
+        if self.method == "gradmax":
+            self._check_silent_neurons()
+
+    def _check_silent_neurons(self) -> None:
+        """Refuse what looks at the outputs of neurons that have none yet."""
+        why = "method gradmax adds neurons without fan-in, which change no output and no loss"
+        require(
+            self.amplitude.normalization != "functional",
+            "amplitude.normalization",
+            self.amplitude.normalization,
+            f"{why}; make it parametric",
+        )
+        require(
+            self.amplitude.sign == "none",
+            "amplitude.sign",
+            self.amplitude.sign,
+            f"{why}; make it none",
+        )
+        require(
+            self.amplitude.search == "fixed",
+            "amplitude.search",
+            self.amplitude.search,
+            f"{why}, so that a search rejects all; make it fixed",
+        )

@@ -52,5 +52,5 @@ def test_random_neurons_are_standard_normal_and_follow_the_generator() -> None:
 
 
 def test_methods_are_named_as_in_the_settings() -> None:
-    assert set(METHODS) | {"none"} == {"tiny", "random", "none"}
+    assert set(METHODS) | {"none"} == {"tiny", "gradmax", "random", "none"}
     assert METHODS["random"] is propose
