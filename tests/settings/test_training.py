@@ -66,3 +66,31 @@ def test_the_warm_up_must_fit_into_the_epochs(epochs: int) -> None:
     words = rf"^training.warmup_epochs is {epochs}.5; it must not exceed epochs \({epochs}\)$"
     with pytest.raises(SettingError, match=words):
         FinetuneSettings(epochs=epochs, training=longer)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"max_epochs": -1}, "max_epochs is -1; it must be from 0 to 1000000"),
+        ({"convergence_window": 0}, "convergence_window is 0; it must be at least 1"),
+        ({"convergence_points": -0.1}, "convergence_points is -0.1; it must be at least 0"),
+        (
+            {"max_epochs": 20, "training": TrainingSettings(schedule="cosine")},
+            "max_epochs is 20; above epochs (10) it needs training.schedule constant, not cosine",
+        ),
+        (
+            {"max_epochs": 20, "convergence_window": 6},
+            "convergence_window is 6; it must be from evaluate_every (1) to half of epochs (5)",
+        ),
+        (
+            {"max_epochs": 20, "convergence_window": 2, "evaluate_every": 3},
+            "convergence_window is 2; it must be from evaluate_every (3)",
+        ),
+    ],
+)
+def test_going_on_beyond_the_epochs(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        FinetuneSettings(**{"epochs": 10, "convergence_window": 5} | changes)
+    assert str(caught.value).startswith(told)
+    # Where training never goes on, its criterion is not looked at.
+    assert FinetuneSettings(epochs=10, max_epochs=10, convergence_window=25).epochs == 10

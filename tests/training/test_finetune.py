@@ -10,7 +10,13 @@ from tinygrow.errors import TinygrowError
 from tinygrow.observer import Observer
 from tinygrow.settings.training import FinetuneSettings
 from tinygrow.training.evaluate import evaluate
-from tinygrow.training.finetune import EpochRow, Finetuned, epochs_to_csv, finetune
+from tinygrow.training.finetune import (
+    EpochRow,
+    Finetuned,
+    epochs_to_csv,
+    finetune,
+    has_converged,
+)
 
 VALIDATION = classified(12, seed=5)
 
@@ -145,3 +151,58 @@ def test_csv() -> None:
         "",
         "2",
     )
+
+
+# --- convergence
+
+
+def accuracies(*values: float | None) -> list[EpochRow]:
+    return [
+        EpochRow(epoch=epoch, images_seen=0, validation_accuracy=value)
+        for epoch, value in enumerate(values)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "converged"),
+    [
+        ((0, 50, 50, 50, 50, 50, 50), True),
+        ((0, 50, 50, 50, 51, 51, 51), True),  # exactly the allowed point
+        ((0, 50, 50, 50, 51, 51, 51.01), False),
+        ((0, 90, 90, 90, 20, 20, 20), True),  # falling is no rising
+        ((0, None, 50, None, 51, None, 51.5), False),  # not looked at
+        ((0, 50, 50, 50, 50, 50, 50, 99, 99), True),  # epochs behind the decision do not count
+    ],
+)
+def test_training_has_converged_when_accuracy_no_longer_rises(
+    values: tuple[float | None, ...], converged: bool
+) -> None:
+    settings = FinetuneSettings(
+        epochs=6, max_epochs=12, convergence_window=3, convergence_points=1.0, training=recipe()
+    )
+    assert has_converged(accuracies(*values), settings) == converged
+
+
+@pytest.mark.parametrize("points", [1000.0, 0.0])
+def test_training_goes_on_where_it_has_not_converged(points: float) -> None:
+    settings = FinetuneSettings(
+        epochs=4,
+        max_epochs=7,
+        convergence_window=2,
+        convergence_points=points,
+        training=recipe(learning_rate=0.02),
+    )
+    observer = Recorder()
+    done = finetune(
+        small_network(), classified_stream(40), VALIDATION, settings, observer=observer
+    )
+    converged = has_converged(done.rows, settings)
+    assert converged == (points > 0)  # accuracy does rise in the first four epochs
+    assert done.converged is converged
+    assert done.rows[-1].epoch == (4 if converged else 7)
+    told = [line for line in observer.lines if line.startswith("not converged")]
+    assert len(told) == (0 if converged else 1)
+
+
+def test_convergence_is_not_asked_for_where_training_cannot_go_on() -> None:
+    assert run(2).converged is None

@@ -24,7 +24,7 @@ class ExtensionRow:
         widths: all growable widths afterwards.
         parameters: of the network afterwards.
         multiply_adds: an image, afterwards.
-        bottleneck_before: before the extension.
+        bottleneck_before: before the extension, with a method that measures it.
         bottleneck_predicted: before minus the squared singular values of the added neurons
             (exact for linear layers and amplitude 1).
         bottleneck_after: measured again on the widened network and the same images.
@@ -35,7 +35,7 @@ class ExtensionRow:
         power_dropped: likewise.
         sign: of the new neurons as a group.
         amplitude: gamma.
-        rejected: whether no amplitude lowered the loss.
+        rejected: whether no amplitude lowered the loss; never where it is fixed.
         loss_before: on the images of the line search.
         loss_after: likewise, at the chosen amplitude.
         train_loss: over the training that followed.
@@ -89,6 +89,17 @@ class ExtensionRow:
     seconds_search: float = 0.0
     seconds_surgery: float = 0.0
     seconds_training: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """All of its seconds together."""
+        return (
+            self.seconds_statistics
+            + self.seconds_solve
+            + self.seconds_search
+            + self.seconds_surgery
+            + self.seconds_training
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,10 @@
 """Fills the growth log while growth runs."""
 
 import math
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tinygrow.architecture import Architecture
-from tinygrow.growth.amplitude import Amplitude
 from tinygrow.growth.extend import Extension
 from tinygrow.growth.log import ExtensionCurves, ExtensionRow
 from tinygrow.growth.schedule import Visit
@@ -13,6 +13,23 @@ from tinygrow.networks.cost import count_multiply_adds, count_parameters
 from tinygrow.training.batches import DeviceImages
 from tinygrow.training.evaluate import evaluate
 from tinygrow.training.loop import Trainer, TrainingSummary
+
+
+@dataclass(frozen=True, slots=True)
+class ExtensionFacts:
+    """What the log keeps of an extension: plain values, as the training behind it may take long.
+
+    Attributes:
+        added: new units.
+        images: of the moments.
+        columns: of its `ExtensionRow`.
+        curves: of its `ExtensionCurves`; None where no amplitude was chosen.
+    """
+
+    added: int
+    images: int
+    columns: dict[str, Any]
+    curves: dict[str, Any] | None
 
 
 class Recorder:
@@ -47,13 +64,13 @@ class Recorder:
         visit: Visit,
         site: Site,
         architecture: Architecture,
-        extension: Extension | None,
+        extension: ExtensionFacts | None,
         training: TrainingSummary | None,
     ) -> ExtensionRow:
         """Log one visit."""
-        facts = _extension_facts(extension) if extension else {}
+        facts = dict(extension.columns) if extension else {}
         if extension:
-            self._statistics_images += extension.proposal.images
+            self._statistics_images += extension.images
         if training:
             facts |= {
                 "train_loss": training.loss,
@@ -73,9 +90,27 @@ class Recorder:
             **facts,
         )
         self.rows.append(row)
-        if extension and extension.amplitude:
-            self.curves.append(_curves(row.extension, extension, extension.amplitude))
+        if extension and extension.curves is not None:
+            self.curves.append(
+                ExtensionCurves(
+                    extension=row.extension, depth=site.depth, site=site.name, **extension.curves
+                )
+            )
         return row
+
+    def state(self) -> dict[str, Any]:
+        """Return the log so far as plain values."""
+        return {
+            "rows": [asdict(row) for row in self.rows],
+            "curves": [asdict(curves) for curves in self.curves],
+            "statistics_images": self._statistics_images,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over a log."""
+        self.rows = [ExtensionRow(**row) for row in state["rows"]]
+        self.curves = [ExtensionCurves(**curves) for curves in state["curves"]]
+        self._statistics_images = state["statistics_images"]
 
     def _state(self, architecture: Architecture) -> dict[str, Any]:
         network = self._trainer.result
@@ -92,9 +127,10 @@ class Recorder:
         }
 
 
-def _extension_facts(extension: Extension) -> dict[str, Any]:
+def facts_of(extension: Extension) -> ExtensionFacts:
+    """Return what the log keeps of an extension."""
     proposal, amplitude = extension.proposal, extension.amplitude
-    facts: dict[str, Any] = {
+    columns: dict[str, Any] = {
         "bottleneck_before": proposal.bottleneck,
         "bottleneck_after": extension.bottleneck_after,
         "seconds_statistics": proposal.seconds_statistics,
@@ -105,7 +141,7 @@ def _extension_facts(extension: Extension) -> dict[str, Any]:
     spectrum, kept = proposal.neurons.spectrum, len(proposal.neurons.singular_values)
     if len(spectrum):
         power = spectrum.double().square()
-        facts |= {
+        columns |= {
             "largest_singular_value": float(spectrum[0]),
             "singular_values_kept": kept,
             "singular_values_dropped": len(spectrum) - kept,
@@ -113,29 +149,24 @@ def _extension_facts(extension: Extension) -> dict[str, Any]:
             "power_dropped": float(power[kept:].sum()),
         }
         if proposal.bottleneck is not None:
-            facts["bottleneck_predicted"] = proposal.bottleneck - float(power[:kept].sum())
+            columns["bottleneck_predicted"] = proposal.bottleneck - float(power[:kept].sum())
+    curves = None
     if amplitude:
-        facts |= {
+        curves = {
+            "singular_values": tuple(spectrum.tolist()),
+            "kept": kept,
+            "amplitudes": amplitude.amplitudes,
+            "losses": amplitude.losses,
+            "chosen": amplitude.factor,
+        }
+        columns |= {
             "sign": amplitude.sign,
             "amplitude": amplitude.factor,
             "rejected": amplitude.rejected,
             "loss_before": amplitude.loss_before,
             "loss_after": amplitude.loss_after,
         }
-    return facts
-
-
-def _curves(number: int, extension: Extension, amplitude: Amplitude) -> ExtensionCurves:
-    return ExtensionCurves(
-        extension=number,
-        depth=extension.site.depth,
-        site=extension.site.name,
-        singular_values=tuple(extension.proposal.neurons.spectrum.tolist()),
-        kept=len(extension.proposal.neurons.singular_values),
-        amplitudes=amplitude.amplitudes,
-        losses=amplitude.losses,
-        chosen=amplitude.factor,
-    )
+    return ExtensionFacts(extension.added, proposal.images, columns, curves)
 
 
 def row_line(row: ExtensionRow, total: int) -> str:

@@ -103,17 +103,43 @@ class FinetuneSettings:
 
     Attributes:
         epochs: passes over the training images (the paper: 250).
+        max_epochs: passes where training has not converged after `epochs` (the paper: 500), which
+            needs a constant learning rate; not above `epochs`: never more.
+        convergence_window: epochs of each of the two means that decide whether it has.
+        convergence_points: it has if the mean validation accuracy (percent) of the last window is
+            at most so much above that of the window before.
         evaluate_every: epochs between two looks at the validation images; the last epoch always.
         training: the recipe.
     """
 
     epochs: int = 250
+    max_epochs: int = 0
+    convergence_window: int = 25
+    convergence_points: float = 0.5
     evaluate_every: int = 1
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def __post_init__(self) -> None:
         between("epochs", self.epochs, 0, MAX_COUNT)
+        between("max_epochs", self.max_epochs, 0, MAX_COUNT)
+        at_least("convergence_window", self.convergence_window, 1)
+        at_least("convergence_points", self.convergence_points, 0)
         at_least("evaluate_every", self.evaluate_every, 1)
+        if self.max_epochs > self.epochs:
+            require(
+                self.training.schedule == "constant",
+                "max_epochs",
+                self.max_epochs,
+                f"above epochs ({self.epochs}) it needs training.schedule constant, not"
+                f" {self.training.schedule}, which has come to its end by then",
+            )
+            require(
+                self.evaluate_every <= self.convergence_window <= self.epochs // 2,
+                "convergence_window",
+                self.convergence_window,
+                f"it must be from evaluate_every ({self.evaluate_every}) to half of epochs"
+                f" ({self.epochs // 2})",
+            )
         require(
             self.training.warmup_epochs <= self.epochs,
             "training.warmup_epochs",

@@ -5,12 +5,13 @@ Shapes: N images, B batch, C channels, H W space.
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import overload
+from typing import Any, overload
 
 import torch
 
 from tinygrow.data.prepared import DataCard, Split
 from tinygrow.settings.training import AugmentationSettings
+from tinygrow.state.values import copied
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Normalised float32 images (B, C, H, W), channels last in memory, and int64 labels (B,)."""
@@ -76,6 +77,15 @@ class TrainingStream:
             self._order = torch.cat([self._order, fresh])
         chosen, self._order = self._order[:batch_size], self._order[batch_size:]
         return augmented(self.images, chosen, self.augmentation, self.generator)
+
+    def state(self) -> dict[str, Any]:
+        """Return the place in the stream: what `next` and `sample` give hangs on nothing else."""
+        return {"generator": self.generator.get_state(), "order": copied(self._order)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a place in a stream over the same images."""
+        self.generator.set_state(state["generator"])
+        self._order = copied(state["order"]).to(self.images.device)
 
     def sample(self, count: int, batch_size: int) -> "Sample":
         """Return `count` random images (all, if fewer), augmented, in batches to be used again.

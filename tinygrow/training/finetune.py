@@ -1,16 +1,18 @@
 """Training at full width, epoch by epoch, with a log."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from torch import nn
 
 from tinygrow.observer import Observer
 from tinygrow.settings.training import FinetuneSettings
+from tinygrow.state.keeper import Keeper
 from tinygrow.table import to_csv
 from tinygrow.training.batches import DeviceImages, TrainingStream
 from tinygrow.training.evaluate import evaluate
-from tinygrow.training.loop import Trainer
+from tinygrow.training.loop import Trainer, TrainingSummary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +49,13 @@ class Finetuned:
     Attributes:
         network: in evaluation mode; the moving average where the recipe keeps one.
         rows: the log.
+        converged: whether accuracy had stopped rising by `settings.epochs`; None where that was
+            not asked (`max_epochs` is not above `epochs`).
     """
 
     network: nn.Module
     rows: tuple[EpochRow, ...]
+    converged: bool | None = None
 
 
 def finetune(
@@ -60,30 +65,59 @@ def finetune(
     settings: FinetuneSettings,
     *,
     observer: Observer | None = None,
+    keeper: Keeper | None = None,
 ) -> Finetuned:
-    """Train `network` in place for `settings.epochs` epochs.
+    """Train `network` in place for `settings.epochs` epochs, or more where it has not converged.
 
     Args:
         network: on the stream's device.
         stream: training images.
-        validation: for the log alone; nothing is decided by it.
+        validation: for the log, and for the decision whether training has converged.
         settings: epochs and recipe.
         observer: is told of steps and epochs.
+        keeper: keeps the state, from which an interrupted run goes on.
 
     Raises:
         TinygrowError: training diverged.
     """
-    observer = observer or Observer()
+    observer, keeper = observer or Observer(), keeper or Keeper()
     trainer = Trainer(
         network, stream, settings.training, total_epochs=settings.epochs, observer=observer
     )
-    loss, accuracy = evaluate(network, validation)
-    rows = [EpochRow(epoch=0, images_seen=0, validation_loss=loss, validation_accuracy=accuracy)]
+    rows: list[EpochRow] = []
+    done: TrainingSummary | None = None  # of an epoch that is trained but not yet in the log
+
+    def capture() -> dict[str, Any]:
+        return {
+            "progress": f"epoch {trainer.epochs_seen:.2f} of {settings.epochs}",
+            "trainer": trainer.state(),
+            "rows": [asdict(row) for row in rows],
+            "done": None if done is None else asdict(done),
+        }
+
+    kept = keeper.restore()
+    if kept is not None:
+        trainer.restore(kept["trainer"], network)
+        rows += [EpochRow(**row) for row in kept["rows"]]
+        done = None if kept["done"] is None else TrainingSummary(**kept["done"])
+    trainer.after_step = lambda: keeper.step(capture)
     with observer.work("finetune", settings.epochs * len(stream), "images"):
-        for epoch in range(1, settings.epochs + 1):
-            done = trainer.train(1.0)
-            looks = epoch % settings.evaluate_every == 0 or epoch == settings.epochs
-            measured = evaluate(trainer.result, validation) if looks else (None, None)
+        observer.advance(trainer.images_seen)
+        if not rows:
+            with keeper.held(capture):
+                loss, accuracy = evaluate(network, validation)
+            rows.append(
+                EpochRow(epoch=0, images_seen=0, validation_loss=loss, validation_accuracy=accuracy)
+            )
+        told = False
+        while (epoch := len(rows)) <= (total := _planned_epochs(rows, settings)):
+            if total > settings.epochs and not told:
+                observer.say(_unconverged(settings))
+                told = True
+            done = done or trainer.train(1.0)
+            looks = epoch % settings.evaluate_every == 0 or epoch in (settings.epochs, total)
+            with keeper.held(capture):
+                measured = evaluate(trainer.result, validation) if looks else (None, None)
             rows.append(
                 EpochRow(
                     epoch=epoch,
@@ -97,8 +131,52 @@ def finetune(
                     images_per_second=done.images / done.seconds,
                 )
             )
-            observer.say(_line(rows[-1], settings.epochs))
-    return Finetuned(trainer.result.eval(), tuple(rows))
+            done = None
+            observer.say(_line(rows[-1], total))
+    asked = settings.max_epochs > settings.epochs
+    return Finetuned(
+        trainer.result.eval(), tuple(rows), has_converged(rows, settings) if asked else None
+    )
+
+
+def has_converged(rows: Sequence[EpochRow], settings: FinetuneSettings) -> bool:
+    """Say whether validation accuracy had stopped rising by epoch `settings.epochs`.
+
+    It has if the mean over the last `convergence_window` epochs is at most `convergence_points`
+    percentage points above the mean over as many epochs before. Epochs that were not looked at do
+    not count.
+
+    Args:
+        rows: of at least the first `settings.epochs` epochs.
+        settings: window and points.
+    """
+    window, end = settings.convergence_window, settings.epochs
+    late = _mean_accuracy(rows, end - window, end)
+    early = _mean_accuracy(rows, end - 2 * window, end - window)
+    return late - early <= settings.convergence_points
+
+
+def _mean_accuracy(rows: Sequence[EpochRow], after: int, last: int) -> float:
+    seen = [
+        row.validation_accuracy
+        for row in rows
+        if after < row.epoch <= last and row.validation_accuracy is not None
+    ]
+    return sum(seen) / len(seen)
+
+
+def _planned_epochs(rows: Sequence[EpochRow], settings: FinetuneSettings) -> int:
+    if settings.max_epochs <= settings.epochs or len(rows) <= settings.epochs:
+        return settings.epochs
+    return settings.epochs if has_converged(rows, settings) else settings.max_epochs
+
+
+def _unconverged(settings: FinetuneSettings) -> str:
+    return (
+        f"not converged: validation accuracy rose by more than {settings.convergence_points:g}"
+        f" points between the last two windows of {settings.convergence_window} epochs; going on to"
+        f" epoch {settings.max_epochs}"
+    )
 
 
 def epochs_to_csv(rows: Sequence[EpochRow]) -> str:

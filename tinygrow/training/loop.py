@@ -3,8 +3,9 @@
 import copy
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch import nn
 from tinygrow.errors import TinygrowError
 from tinygrow.observer import Observer
 from tinygrow.settings.training import TrainingSettings
+from tinygrow.state.values import copied, load_weights
 from tinygrow.training.batches import TrainingStream
 from tinygrow.training.optimizer import (
     Replacement,
@@ -41,10 +43,22 @@ class TrainingSummary:
     learning_rate: float
 
 
+@dataclass(slots=True)
+class _Run:
+    """A call of `train` under way; part of the state, so that its figures are of all of it."""
+
+    loss_sum: torch.Tensor
+    correct: torch.Tensor
+    learning_rate: float
+    images: int = 0
+    seconds: float = 0.0
+
+
 class Trainer:
     """Trains a network for fractions of epochs; growth changes the network in between.
 
-    BatchNorm is in training mode here; `evaluate` uses its running statistics.
+    BatchNorm is in training mode here; `evaluate` uses its running statistics. `after_step` is
+    called after each step: there, and between calls of `train`, `state` may be taken.
 
     Args:
         network: on the stream's device; trained in place.
@@ -72,7 +86,9 @@ class Trainer:
         self.images_seen = 0
         self.optimizer = make_optimizer(network, settings)
         self.average = copy.deepcopy(network) if settings.ema else None
+        self.after_step: Callable[[], None] = lambda: None
         self._images_due = 0.0
+        self._run: _Run | None = None
 
     @property
     def epochs_seen(self) -> float:
@@ -87,38 +103,101 @@ class Trainer:
     def train(self, epochs: float) -> TrainingSummary:
         """Train for `epochs` passes; what a whole number of steps over- or undershoots is carried.
 
+        After `restore` from a state that was taken within a call, this goes on with that call.
+
         Raises:
             TinygrowError: the loss is no longer finite.
         """
-        started = time.perf_counter()
-        device = self.stream.images.device
-        loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-        correct = torch.zeros((), dtype=torch.int64, device=device)
-        images, rate = 0, learning_rate(self.settings, self.epochs_seen, self.total_epochs)
+        if self._run is None:
+            self._run = self._fresh_run()
+            self._images_due += epochs * len(self.stream)
+        run = self._run
+        started = time.perf_counter() - run.seconds
         size = min(round(self.batch_size), len(self.stream))
-        self._images_due += epochs * len(self.stream)
         self.network.train()
         while self._images_due > 0.5 * size:
-            rate = learning_rate(self.settings, self.epochs_seen, self.total_epochs)
-            loss, hits = self._step(size, rate)
-            loss_sum += loss.double() * size
-            correct += hits
-            images += size
+            run.learning_rate = learning_rate(self.settings, self.epochs_seen, self.total_epochs)
+            loss, hits = self._step(size, run.learning_rate)
+            run.loss_sum += loss.double() * size
+            run.correct += hits
+            run.images += size
             self.images_seen += size
             self._images_due -= size
+            run.seconds = time.perf_counter() - started
             self.observer.advance(size)
-        mean = float(loss_sum) / max(images, 1)
+            self.after_step()
+        mean = float(run.loss_sum) / max(run.images, 1)  # waits for a GPU to finish
         if not math.isfinite(mean):
             raise TinygrowError(
                 f"training diverged: the loss is {mean} after {self.epochs_seen:.2f} epochs;"
                 f" lower learning_rate (it is {self.settings.learning_rate:g})"
             )
+        self._run = None
         return TrainingSummary(
-            loss=mean if images else math.nan,
-            accuracy=100.0 * float(correct) / images if images else math.nan,
-            images=images,
+            loss=mean if run.images else math.nan,
+            accuracy=100.0 * float(run.correct) / run.images if run.images else math.nan,
+            images=run.images,
             seconds=time.perf_counter() - started,
-            learning_rate=rate,
+            learning_rate=run.learning_rate,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Return all that later steps hang on, as tensors on the CPU and plain values."""
+        run = self._run
+        return {
+            "network": copied(dict(self.network.state_dict())),
+            "average": None if self.average is None else copied(dict(self.average.state_dict())),
+            "optimizer": copied(self.optimizer.state_dict()),
+            "stream": self.stream.state(),
+            "torch": _torch_generators(self.stream.images.device),
+            "batch_size": self.batch_size,
+            "images_seen": self.images_seen,
+            "images_due": self._images_due,
+            "run": None
+            if run is None
+            else {
+                "loss_sum": copied(run.loss_sum),
+                "correct": copied(run.correct),
+                "learning_rate": run.learning_rate,
+                "images": run.images,
+                "seconds": run.seconds,
+            },
+        }
+
+    def restore(self, state: dict[str, Any], network: nn.Module) -> None:
+        """Go on from a state.
+
+        Args:
+            state: of a trainer with the same settings and images.
+            network: of the shape that the state's weights have; takes them over.
+        """
+        load_weights(network, state["network"])
+        self.network = network
+        if state["average"] is not None:
+            self.average = copy.deepcopy(network)
+            load_weights(self.average, state["average"])
+        self.optimizer = make_optimizer(network, self.settings)
+        self.optimizer.load_state_dict(copied(state["optimizer"]))
+        self.stream.restore(state["stream"])
+        _restore_torch_generators(state["torch"], self.stream.images.device)
+        self.batch_size = state["batch_size"]
+        self.images_seen = state["images_seen"]
+        self._images_due = state["images_due"]
+        self._run = None
+        if state["run"] is not None:
+            self._run = self._fresh_run()
+            self._run.loss_sum += state["run"]["loss_sum"].to(self._run.loss_sum.device)
+            self._run.correct += state["run"]["correct"].to(self._run.correct.device)
+            self._run.learning_rate = state["run"]["learning_rate"]
+            self._run.images = state["run"]["images"]
+            self._run.seconds = state["run"]["seconds"]
+
+    def _fresh_run(self) -> _Run:
+        device = self.stream.images.device
+        return _Run(
+            loss_sum=torch.zeros((), dtype=torch.float64, device=device),
+            correct=torch.zeros((), dtype=torch.int64, device=device),
+            learning_rate=learning_rate(self.settings, self.epochs_seen, self.total_epochs),
         )
 
     def adopt(self, replacements: Iterable[Replacement], state: str) -> None:
@@ -150,6 +229,20 @@ class Trainer:
         if self.average is not None:
             _update_average(self.average, self.network, self.settings.ema)
         return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+
+
+def _torch_generators(device: torch.device) -> dict[str, torch.Tensor]:
+    """Return the states of PyTorch's own generators, which layers such as dropout draw from."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _restore_torch_generators(states: dict[str, torch.Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
 
 
 @torch.no_grad()

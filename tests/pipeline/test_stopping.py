@@ -1,0 +1,92 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import stopping
+from tinygrow.state.stop import Stop
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "reason"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "terminated"),
+        (signal.SIGHUP, 129, "terminal closed"),
+    ],
+)
+def test_signals_ask_to_stop_and_handlers_come_back(
+    number: signal.Signals, status: int, reason: str
+) -> None:
+    before = signal.getsignal(number)
+    with stopping.requests() as request:
+        request.immediate = False
+        signal.raise_signal(number)
+        assert request.pending is not None
+        assert (request.pending.status, request.pending.reason) == (status, reason)
+        with pytest.raises(Stop):  # the second one insists
+            signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(number) is before
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopping.requests() as request:
+            signal.raise_signal(signal.SIGHUP)
+            assert request.pending is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+WORK = """
+import sys, time
+from pipeline import stopping
+from tinygrow.state.stop import Stop
+stopping.SECONDS_BETWEEN_LOOKS = 0.02
+try:
+    with stopping.requests() as request:
+        print("ready", flush=True)
+        time.sleep(60)
+except Stop as stop:
+    print(stop.reason, flush=True)
+    sys.exit(stop.status)
+"""
+PARENT = """
+import subprocess, sys, time
+child = subprocess.Popen(sys.argv[1:])
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes by /proc")
+@pytest.mark.parametrize("shell", [True, False], ids=["shell between", "no shell"])
+def test_the_death_of_dvc_is_noticed(shell: bool) -> None:
+    command = [sys.executable, "-c", WORK]
+    if shell:  # one that stays, as it has something to do afterwards
+        command = ["sh", "-c", f'"{sys.executable}" -c "$WORK"; echo status $?']
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, *command],
+        cwd=ROOT,
+        env={**os.environ, "DVC_STAGE": "grow@demo", "WORK": WORK},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "ready\n"
+    parent.kill()
+    told = parent.communicate(timeout=60)[0]  # ends when the orphan has closed its output
+    assert told.splitlines()[0] == "the DVC that started it is gone"
+    assert not shell or told.splitlines()[1] == "status 143"
+
+
+def test_without_dvc_nobody_minds_an_orphan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    monkeypatch.setattr(stopping, "_watch", lambda *_: pytest.fail("watches"))
+    with stopping.requests():
+        pass
