@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format stages lock clean
+.PHONY: help setup demo paper test test-slow check format stages lock clean
 
 # The first Python that is new enough; `make PYTHON=...` names another.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
@@ -51,6 +51,9 @@ demo: $(READY) ## Build the model `demo` (minutes on two CPU cores).
 	@echo "report   reports/demo/index.html"
 	@sample=$$(find reports/demo/samples -name '*.png' | sort | head -n 1); \
 		echo "try      .venv/bin/python -m pipeline predict --model demo $$sample"
+
+paper: $(READY) ## Build or go on with the paper's models (days on a GPU); MODEL=name: one of them.
+	cd experiments/paper && dvc repro $(addprefix report@,$(MODEL))
 
 test: $(READY) ## Run the tests.
 	$(PYTEST) -m "not slow" -n auto

@@ -12,12 +12,13 @@ from typing import Any
 import click
 
 from tinygrow.errors import TinygrowError
+from tinygrow.state.stop import Stop
 
 INTERRUPTED = 130
 TERMINATED = 143
 EPILOG = (
     "Exit codes: 0 done, 1 expected failure (one line says what, the value, the remedy), 2 wrong"
-    " usage, 130 interrupted, 143 terminated."
+    " usage, 129 terminal closed, 130 interrupted, 143 terminated."
 )
 
 
@@ -32,6 +33,12 @@ class Program(click.Group):
         """Run the command; let only bugs through with a traceback."""
         try:
             return super().invoke(ctx)
+        except Stop as stop:
+            kept = "nothing was saved yet; run it again"
+            if stop.saved is not None:
+                kept = f"saved: {stop.saved}. The same command, or dvc repro, goes on from there"
+            click.echo(f"\nStopped ({stop.reason}); {kept}.", err=True)
+            ctx.exit(stop.status)
         except KeyboardInterrupt:
             click.echo("\nInterrupted; outputs are whole or absent. Run it again.", err=True)
             ctx.exit(INTERRUPTED)
@@ -121,6 +128,18 @@ def _device(command: Callable[..., None]) -> Callable[..., None]:
     )(command)
 
 
+def _minutes(command: Callable[..., None]) -> Callable[..., None]:
+    return click.option(
+        "--save-every",
+        "minutes",
+        type=click.FloatRange(min=0),
+        metavar="MINUTES",
+        envvar="TINYGROW_SAVE_EVERY",
+        help="Time between two saves of the state that an interrupted run goes on from; 3 unless"
+        " given. Also by the environment variable TINYGROW_SAVE_EVERY.",
+    )(command)
+
+
 def _checked(group: str, name: str) -> Any:
     """Check all of params.yaml before work begins; return who tells of the work."""
     from pipeline import params, schema
@@ -148,29 +167,57 @@ def download(name: str) -> None:
 @cli.command()
 @_model
 @_device
-def grow(model: str, device: str | None) -> None:
+@_minutes
+def grow(model: str, device: str | None, minutes: float | None) -> None:
     """Grow MODEL from its seed to its full width.
 
     Writes models/MODEL/grown.safetensors and growth.json, and the log metrics/MODEL/growth.csv.
+
+    Interrupted (Ctrl-C, SIGTERM, a dead DVC) or killed, it goes on where it was when it is run
+    again with the same settings, inputs and code.
     """
     observer = _checked("models", model)
+    from pipeline import stopping
+    from pipeline.estimates import grow_lines
     from pipeline.stages import grow as stage
 
-    stage.run(model, observer=observer, device=device)
+    with stopping.requests() as stop:
+        stage.run(
+            model,
+            observer=observer,
+            device=device,
+            stop=stop,
+            minutes=minutes,
+            estimate=grow_lines,
+        )
 
 
 @cli.command()
 @_model
 @_device
-def finetune(model: str, device: str | None) -> None:
+@_minutes
+def finetune(model: str, device: str | None, minutes: float | None) -> None:
     """Train the grown MODEL at full width.
 
     Writes models/MODEL/finetuned.safetensors and the log metrics/MODEL/finetune.csv.
+
+    Interrupted (Ctrl-C, SIGTERM, a dead DVC) or killed, it goes on where it was when it is run
+    again with the same settings, inputs and code.
     """
     observer = _checked("models", model)
+    from pipeline import stopping
+    from pipeline.estimates import finetune_lines
     from pipeline.stages import finetune as stage
 
-    stage.run(model, observer=observer, device=device)
+    with stopping.requests() as stop:
+        stage.run(
+            model,
+            observer=observer,
+            device=device,
+            stop=stop,
+            minutes=minutes,
+            estimate=finetune_lines,
+        )
 
 
 @cli.command()
@@ -276,6 +323,37 @@ def predict(
         else:
             click.echo(line)
     ctx.exit(1 if failed else 0)
+
+
+@cli.command("clean-state")
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("--remove", is_flag=True, help="Remove the old states.")
+@click.option("--all", "everything", is_flag=True, help="With --remove: the others too.")
+def clean_state(models: tuple[str, ...], remove: bool, everything: bool) -> None:
+    """List the saved states of interrupted runs, and remove old ones.
+
+    A state is old if settings, inputs or code of its run have changed: no run goes on from it. The
+    states lie in .state/. Those that a process works on are left alone.
+    """
+    if everything and not remove:
+        raise click.UsageError("--all goes with --remove")
+    from pipeline import params
+    from pipeline.clean_state import clean, line, list_states
+
+    values = params.read()
+    for model in models:
+        values.require("models", model)
+    count = old = 0
+    for kept in list_states(values, models):
+        count, old = count + 1, old + bool(kept.old)
+        gone = remove and not kept.busy and (everything or bool(kept.old))
+        if gone:
+            clean(kept)
+        click.echo(f"{'removed  ' if gone else ''}{line(kept)}")
+    if not count:
+        click.echo("no saved states")
+    elif old and not remove:
+        click.echo(f"{old} of {count} old; remove with: python -m pipeline clean-state --remove")
 
 
 @cli.command()

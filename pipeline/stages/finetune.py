@@ -1,29 +1,66 @@
 """Stage `finetune`: train the grown network at full width."""
 
-from dataclasses import asdict
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
+from torch import nn
 
 from pipeline import params as parameters
-from pipeline import paths
-from tinygrow.checkpoint import load_checkpoint, require_fit, save_checkpoint
+from pipeline import paths, state
+from tinygrow.checkpoint import Checkpoint, load_checkpoint, require_fit, save_checkpoint
 from tinygrow.data.prepared import load_card, load_split
 from tinygrow.files import write_json, write_text
 from tinygrow.observer import Observer
 from tinygrow.settings.training import FinetuneSettings
+from tinygrow.state.stop import StopRequest
 from tinygrow.training.batches import DeviceImages, TrainingStream
 from tinygrow.training.device import pick_device
-from tinygrow.training.estimate import duration, images_per_second
-from tinygrow.training.finetune import epochs_to_csv, finetune
+from tinygrow.training.finetune import Finetuned, epochs_to_csv, finetune
 
 
-def run(name: str, *, observer: Observer, device: str | None = None) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finetuning:
+    """What an estimate of a fine-tuning may look at, and must not change.
+
+    Attributes:
+        values: of `params.yaml`.
+        model: its name.
+        network: as growth left it.
+        stream: training images.
+        settings: of fine-tuning.
+        validation_images: of each look.
+        done_images: image passes of training, where an interrupted training goes on.
+    """
+
+    values: parameters.Params
+    model: str
+    network: nn.Module
+    stream: TrainingStream
+    settings: FinetuneSettings
+    validation_images: int
+    done_images: int
+
+
+def run(
+    name: str,
+    *,
+    observer: Observer,
+    device: str | None = None,
+    stop: StopRequest | None = None,
+    minutes: float | None = None,
+    estimate: Callable[[Finetuning], Iterable[str]] | None = None,
+) -> None:
     """Fine-tune the model `name`.
 
     Args:
         name: of a block under `models` in `params.yaml`.
         observer: told of progress.
         device: instead of the one in `params.yaml`.
+        stop: where requests to stop arrive.
+        minutes: between two saves of the state.
+        estimate: gives lines on what the training will take.
     """
     values = parameters.read()
     settings = values.section(name, "finetune", FinetuneSettings)
@@ -43,17 +80,39 @@ def run(name: str, *, observer: Observer, device: str | None = None) -> None:
     )
     validation = DeviceImages(load_split(data, "validation"), card, place)
 
-    speed = images_per_second(network, stream, settings.training)
-    images = settings.epochs * len(stream)
+    belongs = state.belonging("finetune", values, name, place.type)
+    with state.kept(
+        "finetune", name, belongs, observer=observer, stop=stop, minutes=minutes
+    ) as keeper:
+        if estimate is not None:
+            kept = keeper.restore()
+            work = Finetuning(
+                values=values,
+                model=name,
+                network=network,
+                stream=stream,
+                settings=settings,
+                validation_images=len(validation),
+                done_images=0 if kept is None else kept["trainer"]["images_seen"],
+            )
+            for line in estimate(work):
+                observer.say(line)
+        done = finetune(network, stream, validation, settings, observer=observer, keeper=keeper)
+        _write(name, source, done)
+        keeper.finish()
+    last = done.rows[-1]
     observer.say(
-        f"fine-tuning on {place}: {settings.epochs} epochs, {images:,} image passes at about"
-        f" {speed:.0f} images/s: {duration(images / speed)}; fewer epochs or a smaller network"
-        " make it shorter"
+        f"{paths.finetuned(name)}: validation accuracy {last.validation_accuracy:.2f} % after"
+        f" {last.epoch} epochs"
     )
-    done = finetune(network, stream, validation, settings, observer=observer)
+
+
+def _write(name: str, source: Checkpoint, done: Finetuned) -> None:
     last = done.rows[-1]
     seconds = round(sum(row.seconds for row in done.rows), 3)
-    history = {"epochs": settings.epochs, "images_seen": last.images_seen}
+    history: dict[str, Any] = {"epochs": last.epoch, "images_seen": last.images_seen}
+    if done.converged is not None:
+        history["converged"] = done.converged
     save_checkpoint(
         paths.finetuned(name),
         source.architecture,
@@ -63,8 +122,4 @@ def run(name: str, *, observer: Observer, device: str | None = None) -> None:
     write_text(paths.finetune_table(name), epochs_to_csv(done.rows))
     kept = ("validation_accuracy", "validation_loss", "train_loss", "images_seen")
     figures = {key: value for key, value in asdict(last).items() if key in kept}
-    write_json(paths.finetune_metrics(name), figures | {"seconds": seconds})
-    observer.say(
-        f"{paths.finetuned(name)}: validation accuracy {last.validation_accuracy:.2f} % after"
-        f" {settings.epochs} epochs"
-    )
+    write_json(paths.finetune_metrics(name), figures | history | {"seconds": seconds})

@@ -1,36 +1,79 @@
 """Stage `grow`: from a tiny seed network to full width."""
 
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from pipeline import params as parameters
-from pipeline import paths
+from pipeline import paths, state
 from pipeline.sections.network import network_settings
 from tinygrow.architecture import Architecture, final_architecture, seed_architecture
 from tinygrow.checkpoint import save_checkpoint
 from tinygrow.data.prepared import load_card, load_split
 from tinygrow.files import atomic_folder, write_json, write_text
-from tinygrow.growth.grow import Grown, grow
+from tinygrow.growth.grow import Grown, done_so_far, grow
 from tinygrow.growth.log import ExtensionRow, curves_to_dict, rows_to_csv
-from tinygrow.growth.schedule import visits
+from tinygrow.growth.schedule import neurons_per_extension
 from tinygrow.networks.build import build_network
-from tinygrow.networks.cost import count_parameters
 from tinygrow.observer import Observer
 from tinygrow.settings.growth import GrowthSettings
+from tinygrow.state.stop import StopRequest
 from tinygrow.training.batches import DeviceImages, TrainingStream
 from tinygrow.training.device import pick_device
-from tinygrow.training.estimate import duration, images_per_second
 
 
-def run(name: str, *, observer: Observer, device: str | None = None) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Growing:
+    """What an estimate of a growth may look at, and must not change.
+
+    Attributes:
+        values: of `params.yaml`.
+        model: its name.
+        start: seed architecture.
+        final: full width.
+        stream: training images.
+        settings: of growth.
+        validation_images: that the log looks at after each visit.
+        done_visits: of the plan, where an interrupted growth goes on.
+        done_images: image passes of training, likewise.
+        seed: of weights.
+    """
+
+    values: parameters.Params
+    model: str
+    start: Architecture
+    final: Architecture
+    stream: TrainingStream
+    settings: GrowthSettings
+    validation_images: int
+    done_visits: int
+    done_images: int
+    seed: int
+
+
+def run(
+    name: str,
+    *,
+    observer: Observer,
+    device: str | None = None,
+    stop: StopRequest | None = None,
+    minutes: float | None = None,
+    estimate: Callable[[Growing], Iterable[str]] | None = None,
+) -> None:
     """Grow the model `name`.
 
     Args:
         name: of a block under `models` in `params.yaml`.
         observer: told of progress.
         device: instead of the one in `params.yaml`.
+        stop: where requests to stop arrive.
+        minutes: between two saves of the state.
+        estimate: gives lines on what the growth will take.
     """
     values = parameters.read()
     settings = values.section(name, "growth", GrowthSettings)
@@ -43,17 +86,34 @@ def run(name: str, *, observer: Observer, device: str | None = None) -> None:
     card = load_card(data)
     final = final_architecture(network_section, card.shape, len(card.classes))
     start = seed_architecture(network_section, final)
-    plan = list(visits(start.middle_widths, final.middle_widths, settings.extensions))
+    neurons_per_extension(start.middle_widths, final.middle_widths, settings.extensions)
 
     network = _placed(start, seed, place)
     stream = TrainingStream(
         DeviceImages(load_split(data, "train"), card, place), settings.training.augmentation, seed
     )
     validation = DeviceImages(load_split(data, "validation"), card, place)
-    _say_estimate(network, _placed(final, seed, place), stream, settings, len(plan), observer)
-
     notes = {"model": name, "data": data_name, "seed": seed}
-    with atomic_folder(paths.snapshots(name)) as folder:
+    belongs = state.belonging("grow", values, name, place.type)
+    with state.kept("grow", name, belongs, observer=observer, stop=stop, minutes=minutes) as keeper:
+        if estimate is not None:
+            done = keeper.restore()
+            visits_done, images_done = (0, 0) if done is None else done_so_far(done)
+            for line in estimate(
+                Growing(
+                    values=values,
+                    model=name,
+                    start=start,
+                    final=final,
+                    stream=stream,
+                    settings=settings,
+                    validation_images=len(validation),
+                    done_visits=visits_done,
+                    done_images=images_done,
+                    seed=seed,
+                )
+            ):
+                observer.say(line)
 
         def snapshot(
             architecture: Architecture, weights: nn.Module, rows: Sequence[ExtensionRow]
@@ -61,7 +121,7 @@ def run(name: str, *, observer: Observer, device: str | None = None) -> None:
             extension = rows[-1].extension
             if settings.snapshots or extension == 0:
                 save_checkpoint(
-                    folder / f"{extension:03d}.safetensors",
+                    keeper.folder / "snapshots" / f"{extension:03d}.safetensors",
                     architecture,
                     weights,
                     notes | {"growth": _history(rows, architecture, settings)},
@@ -77,21 +137,34 @@ def run(name: str, *, observer: Observer, device: str | None = None) -> None:
             seed=seed,
             observer=observer,
             snapshot=snapshot,
+            keeper=keeper,
         )
-    save_checkpoint(
-        paths.grown(name),
-        grown.architecture,
-        grown.network,
-        notes | {"growth": _history(grown.rows, grown.architecture, settings)},
-    )
-    write_json(paths.growth_details(name), curves_to_dict(grown.curves))
-    write_text(paths.growth_table(name), rows_to_csv(grown.rows))
-    write_json(paths.growth_metrics(name), _figures(grown))
+        with atomic_folder(paths.snapshots(name)) as folder:
+            _link_all(keeper.folder / "snapshots", folder)
+        save_checkpoint(
+            paths.grown(name),
+            grown.architecture,
+            grown.network,
+            notes | {"growth": _history(grown.rows, grown.architecture, settings)},
+        )
+        write_json(paths.growth_details(name), curves_to_dict(grown.curves))
+        write_text(paths.growth_table(name), rows_to_csv(grown.rows))
+        write_json(paths.growth_metrics(name), _figures(grown))
+        keeper.finish()
     last = grown.rows[-1]
     observer.say(
         f"{paths.grown(name)}: {last.parameters:,} parameters, validation accuracy"
         f" {last.validation_accuracy:.2f} %"
     )
+
+
+def _link_all(source: Path, target: Path) -> None:
+    """Give files a second name, or copy them where the file system cannot."""
+    for file in sorted(source.iterdir()):
+        try:
+            os.link(file, target / file.name)
+        except OSError:
+            shutil.copyfile(file, target / file.name)
 
 
 def _placed(architecture: Architecture, seed: int, device: torch.device) -> nn.Module:
@@ -118,14 +191,7 @@ def _history(
 
 def _figures(grown: Grown) -> dict[str, float]:
     rows, last = grown.rows, grown.rows[-1]
-    seconds = sum(
-        r.seconds_statistics
-        + r.seconds_solve
-        + r.seconds_search
-        + r.seconds_surgery
-        + r.seconds_training
-        for r in rows
-    )
+    seconds = sum(row.seconds for row in rows)
     return {
         "validation_accuracy": last.validation_accuracy,
         "parameters": last.parameters,
@@ -135,32 +201,3 @@ def _figures(grown: Grown) -> dict[str, float]:
         "rejected": sum(bool(r.rejected) for r in rows),
         "seconds": round(seconds, 3),
     }
-
-
-def _say_estimate(
-    seed_network: nn.Module,
-    final_network: nn.Module,
-    stream: TrainingStream,
-    settings: GrowthSettings,
-    extensions: int,
-    observer: Observer,
-) -> None:
-    """Tell how long the training of growth will take here, from the speed at both ends."""
-    trainings = extensions if settings.train_after == "site" else settings.extensions
-    images = settings.epochs_between * trainings * len(stream)
-    grows = settings.method != "none"
-    ends = [seed_network, final_network] if grows else [seed_network]
-    speeds = [images_per_second(network, stream, settings.training) for network in ends]
-    seconds = sum(images / speed for speed in speeds) / len(speeds)
-    what = f"training the seed network of {count_parameters(seed_network):,} parameters"
-    if grows:
-        what = (
-            f"growth from {count_parameters(seed_network):,} to"
-            f" {count_parameters(final_network):,} parameters in {extensions} extensions"
-        )
-    observer.say(
-        f"{what} on {stream.images.device}: {images:,.0f} image passes at"
-        f" {' to '.join(f'{speed:.0f}' for speed in speeds)} images/s, {duration(seconds)}"
-        f"{'; extensions come on top, told after the first sweep' if grows else ''}. Fewer"
-        " epochs_between, extensions or images, or smaller widths, make it shorter"
-    )

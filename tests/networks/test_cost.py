@@ -6,7 +6,12 @@ from torch import nn
 
 from tinygrow.architecture import Architecture
 from tinygrow.networks.build import build_network
-from tinygrow.networks.cost import count_multiply_adds, count_parameters
+from tinygrow.networks.cost import (
+    LayerShape,
+    count_multiply_adds,
+    count_parameters,
+    layer_shapes,
+)
 
 SHAPE = (3, 8, 6)
 NETWORK = Architecture(
@@ -71,3 +76,27 @@ def test_hooks_are_gone_after_a_failure() -> None:
         count_multiply_adds(network, (1, 8, 6))
     assert network.training
     assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_shapes_of_layers_in_the_order_they_run() -> None:
+    shapes = layer_shapes(build_network(NETWORK), SHAPE)
+    assert [name for name, _ in shapes] == [
+        "stem.0",
+        "stages.0.block0.conv1",
+        "stages.0.block0.conv2",
+        "stages.1.transition.conv",
+        "stages.1.block0.conv1",
+        "stages.1.block0.conv2",
+        "stages.1.block1.conv1",
+        "stages.1.block1.conv2",
+        "head",
+    ]
+    large, small = (8, 6), (4, 3)
+    by_name = dict(shapes)
+    assert by_name["stem.0"] == LayerShape(3, 4, 9, False, large, large)
+    assert by_name["stages.0.block0.conv2"] == LayerShape(2, 4, 9, True, large, large)
+    assert by_name["stages.1.transition.conv"] == LayerShape(4, 5, 1, True, large, large)
+    assert by_name["stages.1.block1.conv1"] == LayerShape(5, 7, 9, True, small, small)
+    assert by_name["head"] == LayerShape(5, 10, 1, True, (), ())
+    assert by_name["stages.1.block1.conv1"].patch == 9 * 5 + 1
+    assert by_name["stem.0"].patch == 9 * 3

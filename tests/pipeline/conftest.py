@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.closure import ROOT
+from pipeline.closure import ROOT
 
 
 @pytest.fixture

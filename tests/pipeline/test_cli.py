@@ -10,11 +10,21 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import INTERRUPTED, Program, cli, expected
-from tests.pipeline.closure import ROOT
+from pipeline.closure import ROOT
 from tests.pipeline.tiny import put, read_shipped, write_params
 from tinygrow.errors import SettingError, TinygrowError
 
-COMMANDS = ["download", "grow", "finetune", "export", "validate", "report", "predict", "doctor"]
+COMMANDS = [
+    "download",
+    "grow",
+    "finetune",
+    "export",
+    "validate",
+    "report",
+    "predict",
+    "clean-state",
+    "doctor",
+]
 SLOW_MODULES = ("torch", "onnx", "onnxruntime", "numpy", "ruamel", "sklearn", "matplotlib", "dvc")
 
 
@@ -32,7 +42,7 @@ def test_help_names_every_command_in_the_order_of_the_pipeline() -> None:
     result = CliRunner().invoke(cli, ["--help"])
     assert result.exit_code == 0
     listing = result.output[result.output.index("Commands:") :]
-    assert [line.split()[0] for line in listing.splitlines()[1:9]] == COMMANDS
+    assert [line.split()[0] for line in listing.splitlines()[1:10]] == COMMANDS
     assert "130 interrupted, 143 terminated" in " ".join(result.output.split())
 
 

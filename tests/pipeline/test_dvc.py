@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.pipeline.closure import ROOT
+from pipeline.closure import ROOT
 from tests.pipeline.run_dvc import dvc
 from tests.pipeline.tiny import IMAGE_FOLDER, read_shipped, write_params
 

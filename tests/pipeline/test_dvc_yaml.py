@@ -12,8 +12,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline import params, paths, schema
+from pipeline.closure import ROOT, import_closure
 from pipeline.params import MODEL_VALUES
-from tests.pipeline.closure import ROOT, compact, expand, import_closure
+from tests.pipeline.closure import compact, expand
 
 STAGES = ("download", "grow", "finetune", "export", "validate", "report")
 CODE = "${root}/"

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from pipeline.cli import cli
-from tests.pipeline.closure import ROOT
+from pipeline.closure import ROOT
 from tinygrow.deploy.contract import Contract
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from pipeline import params, schema
+from pipeline.closure import ROOT
 from pipeline.sections.data import data_settings
 from pipeline.sections.network import network_settings
-from tests.pipeline.closure import ROOT
-from tests.pipeline.tiny import IMAGE_FOLDER, put, read_shipped, write_params
+from tests.pipeline.tiny import IMAGE_FOLDER, put, read_demo, read_shipped, write_params
 from tinygrow.errors import SettingError, TinygrowError
-from tinygrow.settings.data import ImageFolderSettings
+from tinygrow.settings.data import Cifar10Settings, Cifar100Settings, ImageFolderSettings
 from tinygrow.settings.network import MLPSettings, ResNetSettings
 from tinygrow.training.device import pick_device
 
@@ -25,10 +25,10 @@ Edit = Callable[[dict[str, Any]], object]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[Edit], params.Params]:
-    """Return what reads the shipped file back after an edit of its tree."""
+    """Return what reads the shipped demo back after an edit of its tree."""
 
     def write(edit: Edit) -> params.Params:
-        tree = read_shipped()
+        tree = read_demo()
         edit(tree)
         return params.read(write_params(tmp_path, tree))
 
@@ -52,7 +52,7 @@ def test_the_shipped_file_is_right() -> None:
     [
         ("roots", ".", "roots is unknown; did you mean root?"),
         ("data.my_digits", {}, "data has the name 'my_digits'; take letters, digits and dashes"),
-        ("data.digits.source", "digit", "'digit'; it must be one of digits, image_folder; did"),
+        ("data.digits.source", "digit", "one of digits, cifar10, cifar100, image_folder; did you"),
         ("data.digits.sizes", 3, "data.digits.sizes is unknown; did you mean size?"),
         ("models.demo.exports", {}, "models.demo.exports is unknown; did you mean export?"),
         ("models.demo.data", "digit", "data is 'digit'; it must be one of digits; did you"),
@@ -62,7 +62,7 @@ def test_the_shipped_file_is_right() -> None:
         ("models.demo.device", 0, "models.demo.device is 0; it must be text"),
         ("models.demo.architecture.kind", "resnets", "one of resnet, mlp; did you mean resnet?"),
         ("models.demo.architecture.kind", "mlp", "architecture.base_width is unknown"),
-        ("models.demo.growth.method", "tinny", "one of tiny, random, none; did you mean tiny?"),
+        ("models.demo.growth.method", "tinny", "tiny, gradmax, random, none; did you mean tiny?"),
         ("models.demo.finetune.epoch", 3, "finetune.epoch is unknown; did you mean epochs?"),
         ("models.demo.export.opset", 17, "export.opset is 17; it must be from 18 to 26"),
         ("models.demo.validate.batch_sizes", [], "validate.batch_sizes is []; it must name at"),
@@ -191,6 +191,29 @@ def test_image_folders_and_perceptrons_are_read(write: Callable[[Edit], params.P
     schema.check(read)
     assert network_settings(read, "demo") == MLPSettings(hidden=(64, 32), start=0.25)
     assert data_settings(read, "mine") == ImageFolderSettings(path="inbox/mine.zip")
+
+
+def test_both_archives_of_cifar_are_read(write: Callable[[Edit], params.Params]) -> None:
+    shipped = read_shipped()["data"]["cifar10"]
+    values = {"mirror": "inbox/copy.tar.gz", "attempts": 1, "timeout_seconds": 3}
+
+    def edit(tree: dict[str, Any]) -> None:
+        tree["data"]["one"] = shipped
+        tree["data"]["other"] = shipped | {"source": "cifar100"} | values
+        tree["models"]["demo"]["data"] = "other"
+
+    read = write(edit)
+    schema.check(read)
+    assert data_settings(read, "one") == Cifar10Settings(validation_fraction=0.04)
+    other = data_settings(read, "other")
+    assert other == Cifar100Settings(validation_fraction=0.04, **values)
+    assert (other.size, other.timeout_seconds) == (32, 3.0)
+
+
+def test_the_size_of_cifar_is_no_setting(write: Callable[[Edit], params.Params]) -> None:
+    block = read_shipped()["data"]["cifar10"] | {"size": 32}
+    with pytest.raises(SettingError, match=r"data\.cifar10\.size is unknown; "):
+        schema.check(write(lambda tree: put(tree, "data.cifar10", block)))
 
 
 def test_the_example_in_the_comment_is_complete(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from pipeline import paths
 from pipeline.cli import cli
 from tests.pipeline.run_dvc import dvc
-from tests.pipeline.tiny import MLP, RESNET, write_tiny_params
+from tests.pipeline.tiny import GRADMAX, MLP, RESNET, write_tiny_params
 
 STAGES = ("grow", "finetune", "export", "validate", "report")
 
@@ -35,8 +35,8 @@ def run(*arguments: str) -> str:
 
 @pytest.mark.parametrize(
     ("architecture", "growth"),
-    [(RESNET, {"snapshots": True}), (MLP, {"train_after": "sweep"})],
-    ids=["resnet", "mlp"],
+    [(RESNET, {"snapshots": True}), (MLP, {"train_after": "sweep"}), (RESNET, GRADMAX)],
+    ids=["resnet", "mlp", "gradmax"],
 )
 def test_the_commands_make_a_model(
     tmp_path: Path,
@@ -59,6 +59,9 @@ def test_the_commands_make_a_model(
     assert summary["validated"] is True
     assert 0 <= summary["test_accuracy"] <= 100
     assert paths.report_page("demo").is_file()
+    if growth is GRADMAX:
+        assert {row["amplitude"] for row in log[1:]} == {"0.001"}
+        assert {row["bottleneck_before"] for row in log} == {""}
     samples = sorted(map(str, paths.report_samples("demo").glob("*.png")))
     assert len(run("predict", "--provider", "cpu", *samples).splitlines()) == len(samples) > 0
 

@@ -5,10 +5,15 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from tests.pipeline.closure import ROOT
+from pipeline.closure import ROOT
 
 RESNET = {"kind": "resnet", "base_width": 4, "blocks": [1, 1], "start": 0.25}
 MLP = {"kind": "mlp", "hidden": [16, 8], "start": 0.25}
+
+GRADMAX = {
+    "method": "gradmax",
+    "amplitude": {"normalization": "parametric", "sign": "none", "search": "fixed"},
+}
 
 IMAGE_FOLDER = {
     "source": "image_folder",
@@ -32,6 +37,14 @@ def read_shipped() -> dict[str, Any]:
     return tree
 
 
+def read_demo() -> dict[str, Any]:
+    """Return the shipped file's model `demo` with its data set, and no other."""
+    tree = read_shipped()
+    tree["data"] = {"digits": tree["data"]["digits"]}
+    tree["models"] = {"demo": tree["models"]["demo"]}
+    return tree
+
+
 def put(tree: dict[str, Any], place: str, value: Any) -> None:
     """Set the value at `place`, keys joined by dots; all but the last must be there."""
     *above, last = place.split(".")
@@ -49,21 +62,21 @@ def write_params(folder: Path, tree: dict[str, Any]) -> Path:
 
 
 def write_tiny_params(folder: Path, architecture: dict[str, Any], **growth: Any) -> None:
-    """Write `params.yaml`: the shipped file with a tiny model `demo`.
+    """Write `params.yaml`: the shipped file's model `demo`, made tiny.
 
     Args:
         folder: to write to.
         architecture: of the model.
-        growth: settings of growth to change.
+        growth: settings of growth to change; those of its `amplitude` that are to change.
     """
-    tree = read_shipped()
+    tree = read_demo()
     tree["data"]["digits"]["size"] = 8
     demo = tree["models"]["demo"]
     demo["device"] = "cpu"
     demo["architecture"] = architecture
-    demo["growth"] |= {"extensions": 3, "epochs_between": 0.1} | growth
+    amplitude = demo["growth"]["amplitude"] | {"images": 100} | growth.pop("amplitude", {})
+    demo["growth"] |= {"extensions": 3, "epochs_between": 0.1, "amplitude": amplitude} | growth
     demo["growth"]["statistics"] |= {"min_images": 100, "max_images": 200}
-    demo["growth"]["amplitude"] |= {"images": 100}
     demo["finetune"] |= {"epochs": 2}
     demo["validate"] |= {"batch_sizes": [1, 3]}
     write_params(folder, tree)
