@@ -155,6 +155,12 @@ class TestPrecision:
         )
         assert a.loss != b.loss and a.loss == pytest.approx(b.loss, rel=0.05)
 
+    def test_auto_is_float32_on_a_cpu(self) -> None:
+        exact, chosen = (make_trainer(recipe(precision=p)) for p in ("float32", "auto"))
+        exact.train(1.0)
+        chosen.train(1.0)
+        assert same(weights(chosen.network), weights(exact.network))
+
     def test_the_loss_of_bfloat16_logits_is_taken_in_float32(self) -> None:
         trainer = make_trainer(recipe(precision="bfloat16", batch_size=40))
         seen: list[torch.Tensor] = []

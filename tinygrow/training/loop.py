@@ -212,12 +212,16 @@ class Trainer:
         else:
             self.optimizer = make_optimizer(self.network, self.settings)
 
+    def _is_coarse(self, device: torch.device) -> bool:
+        precision = self.settings.precision
+        return precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+
     def _step(self, size: int, rate: float) -> tuple[torch.Tensor, torch.Tensor]:
         images, labels = self.stream.next(size)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(
-            images.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"
+            images.device.type, torch.bfloat16, enabled=self._is_coarse(images.device)
         ):
             logits = self.network(images)
         loss = F.cross_entropy(
