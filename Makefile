@@ -52,8 +52,8 @@ demo: $(READY) ## Build the model `demo` (minutes on two CPU cores).
 	@sample=$$(find reports/demo/samples -name '*.png' | sort | head -n 1); \
 		echo "try      .venv/bin/python -m pipeline predict --model demo $$sample"
 
-paper: $(READY) ## Build or go on with the paper's models (days on a GPU); MODEL=name: one of them.
-	cd experiments/paper && dvc repro $(addprefix report@,$(MODEL))
+paper: $(READY) ## Build or go on with the paper's models (a GPU, 67 GB); MODEL=name: one of them.
+	cd experiments/paper && dvc repro --keep-going $(addprefix report@,$(MODEL))
 
 test: $(READY) ## Run the tests.
 	$(PYTEST) -m "not slow" -n auto

@@ -8,8 +8,7 @@ from typing import Any
 
 from pipeline import state
 from pipeline.params import Params
-from tinygrow.errors import TinygrowError
-from tinygrow.state.folder import about, lock, remove
+from tinygrow.state.folder import about, has_state, holder, lock, remove
 
 _TOLD = 3  # differences named in a line
 
@@ -23,7 +22,8 @@ class Kept:
         what: stage, model and progress, for people.
         hours: since its last save.
         megabytes: on disk.
-        old: why no run goes on from it; empty where the next one does.
+        old: why no run goes on from it; empty where the next one does, or nobody knows.
+        note: what else there is to say of it.
         busy: who works on it; empty where nobody does.
     """
 
@@ -32,6 +32,7 @@ class Kept:
     hours: float
     megabytes: float
     old: str
+    note: str
     busy: str
 
 
@@ -47,14 +48,16 @@ def list_states(values: Params, models: tuple[str, ...] = ()) -> Iterator[Kept]:
         model = str(meta.get("model", "?"))
         if models and model not in models:
             continue
+        old, note = _judge(folder, meta, values)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         yield Kept(
             folder=folder,
-            what=f"{meta.get('stage', '?')} {model}: {meta.get('progress', 'nothing saved')}",
+            what=f"{meta.get('stage', '?')} {model}: {meta.get('progress', 'unknown progress')}",
             hours=(time.time() - folder.stat().st_mtime) / 3600,
             megabytes=size / 1e6,
-            old=_why_old(meta, values),
-            busy=_who(folder),
+            old=old,
+            note=note,
+            busy=holder(folder),
         )
 
 
@@ -70,30 +73,27 @@ def clean(kept: Kept) -> None:
 
 def line(kept: Kept) -> str:
     """Return one line on a folder of states."""
-    fate = kept.busy or (f"old: {kept.old}" if kept.old else "the next run goes on from it")
+    fate = f"old: {kept.old}" if kept.old else kept.note
+    if kept.busy:
+        fate = f"process {kept.busy} works on it"
     return f"{kept.folder}  {kept.what}, {kept.hours:.1f} h ago, {kept.megabytes:.1f} MB; {fate}"
 
 
-def _why_old(meta: dict[str, Any], values: Params) -> str:
+def _judge(folder: Path, meta: dict[str, Any], values: Params) -> tuple[str, str]:
+    """Return why a state is old, or what else there is to say of it."""
     stage, model, belongs = meta.get("stage"), meta.get("model"), meta.get("belongs")
-    if stage not in state.READ or not isinstance(belongs, dict) or "progress" not in meta:
-        return "it holds no state"
+    if not has_state(folder):
+        return "it holds no state", ""
+    if stage not in state.READ or not isinstance(belongs, dict):
+        return "", "nobody knows what it belongs to (its about.json is damaged)"
     if model not in values.names("models"):
-        return f"there is no model {model} any more"
+        return f"there is no model {model} in the present params.yaml", ""
     try:
         now = state.belonging(stage, values, model, belongs.get("device", "cpu"))
     except OSError as error:
-        return f"{error.filename} is gone"
+        return "", f"its input {error.filename} is not there"
     changed = state.differences(belongs, now)
-    if not changed:
-        return ""
-    more = f" and {len(changed) - _TOLD} more" if len(changed) > _TOLD else ""
-    return f"changed since then are {', '.join(changed[:_TOLD])}{more}"
-
-
-def _who(folder: Path) -> str:
-    try:
-        lock(folder).close()
-    except TinygrowError as error:
-        return str(error).split(" works on")[0] + " works on it"
-    return ""
+    if changed:
+        more = f" and {len(changed) - _TOLD} more" if len(changed) > _TOLD else ""
+        return f"changed since then are {', '.join(changed[:_TOLD])}{more}", ""
+    return "", "the next run goes on from it"

@@ -3,19 +3,19 @@
 import errno
 import os
 import signal
-import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
 
+from pipeline.process import share_cores, terminate
+from pipeline.stopping import parents
 from tinygrow.errors import TinygrowError
 from tinygrow.state.stop import Stop
 
 INTERRUPTED = 130
-TERMINATED = 143
 EPILOG = (
     "Exit codes: 0 done, 1 expected failure (one line says what, the value, the remedy), 2 wrong"
     " usage, 129 terminal closed, 130 interrupted, 143 terminated."
@@ -37,7 +37,8 @@ class Program(click.Group):
             kept = "nothing was saved yet; run it again"
             if stop.saved is not None:
                 kept = f"saved: {stop.saved}. The same command, or dvc repro, goes on from there"
-            click.echo(f"\nStopped ({stop.reason}); {kept}.", err=True)
+            with suppress(OSError):  # the terminal may be gone
+                click.echo(f"\nStopped ({stop.reason}); {kept}.", err=True)
             ctx.exit(stop.status)
         except KeyboardInterrupt:
             click.echo("\nInterrupted; outputs are whole or absent. Run it again.", err=True)
@@ -168,7 +169,10 @@ def download(name: str) -> None:
 @_model
 @_device
 @_minutes
-def grow(model: str, device: str | None, minutes: float | None) -> None:
+@click.pass_obj
+def grow(
+    started_by: list[int] | None, model: str, device: str | None, minutes: float | None
+) -> None:
     """Grow MODEL from its seed to its full width.
 
     Writes models/MODEL/grown.safetensors and growth.json, and the log metrics/MODEL/growth.csv.
@@ -181,7 +185,7 @@ def grow(model: str, device: str | None, minutes: float | None) -> None:
     from pipeline.estimates import grow_lines
     from pipeline.stages import grow as stage
 
-    with stopping.requests() as stop:
+    with stopping.requests(started_by) as stop:
         stage.run(
             model,
             observer=observer,
@@ -196,7 +200,10 @@ def grow(model: str, device: str | None, minutes: float | None) -> None:
 @_model
 @_device
 @_minutes
-def finetune(model: str, device: str | None, minutes: float | None) -> None:
+@click.pass_obj
+def finetune(
+    started_by: list[int] | None, model: str, device: str | None, minutes: float | None
+) -> None:
     """Train the grown MODEL at full width.
 
     Writes models/MODEL/finetuned.safetensors and the log metrics/MODEL/finetune.csv.
@@ -205,11 +212,12 @@ def finetune(model: str, device: str | None, minutes: float | None) -> None:
     again with the same settings, inputs and code.
     """
     observer = _checked("models", model)
-    from pipeline import stopping
+    from pipeline import state, stopping
     from pipeline.estimates import finetune_lines
     from pipeline.stages import finetune as stage
 
-    with stopping.requests() as stop:
+    state.drop("grow", model)
+    with stopping.requests(started_by) as stop:
         stage.run(
             model,
             observer=observer,
@@ -245,8 +253,11 @@ def export(model: str, checkpoint: Path | None, output: Path | None) -> None:
     if (checkpoint is None) != (output is None):
         raise click.UsageError("--checkpoint and --output go together")
     observer = _checked("models", model)
+    from pipeline import state
     from pipeline.stages import export as stage
 
+    if checkpoint is None:
+        state.drop("finetune", model)
     stage.run(model, observer=observer, checkpoint=checkpoint, output=output)
 
 
@@ -330,19 +341,19 @@ def predict(
 @click.option("--remove", is_flag=True, help="Remove the old states.")
 @click.option("--all", "everything", is_flag=True, help="With --remove: the others too.")
 def clean_state(models: tuple[str, ...], remove: bool, everything: bool) -> None:
-    """List the saved states of interrupted runs, and remove old ones.
+    """List the saved states of runs, and remove old ones.
 
-    A state is old if settings, inputs or code of its run have changed: no run goes on from it. The
-    states lie in .state/. Those that a process works on are left alone.
+    A state is old if its run had other settings than the present params.yaml, other inputs or other
+    code: no run goes on from it unless they come back, as those of an experiment (dvc exp run -S)
+    may. The states lie in .state/. Those that a process works on are left alone.
     """
     if everything and not remove:
         raise click.UsageError("--all goes with --remove")
-    from pipeline import params
+    from pipeline import params, schema
     from pipeline.clean_state import clean, line, list_states
 
     values = params.read()
-    for model in models:
-        values.require("models", model)
+    schema.check(values)
     count = old = 0
     for kept in list_states(values, models):
         count, old = count + 1, old + bool(kept.old)
@@ -373,25 +384,8 @@ def doctor(ctx: click.Context) -> None:
     ctx.exit(1 if broken else 0)
 
 
-def _terminate(_: int, __: FrameType | None) -> None:
-    # An exception, so that temporary files are taken away; DVC records no output of a stage that
-    # exits with anything but 0.
-    print("Terminated; outputs are whole or absent. Run it again.", file=sys.stderr)
-    sys.exit(TERMINATED)
-
-
-def _share_cores() -> None:
-    """Let OpenMP's threads sleep after a short wait instead of spinning; before torch is imported.
-
-    Measured on two cores, base width 8, batch 32: with other work on the machine 14 to 64 images/s
-    became 124 to 229, and alone it stays 2,100 (OMP_WAIT_POLICY=passive: 1,150 alone).
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-
-
 def main() -> None:
     """Run the command line of `sys.argv`."""
-    _share_cores()
-    signal.signal(signal.SIGTERM, _terminate)
-    cli()
+    share_cores()
+    signal.signal(signal.SIGTERM, terminate)
+    cli(obj=parents())

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -65,7 +66,8 @@ class TerminalObserver(Observer):
                 self._bars[-1].set_postfix(
                     {name: f"{value:.4g}" for name, value in facts.items()}, refresh=False
                 )
-            self._bars[-1].update(count)
+            with suppress(OSError):
+                self._bars[-1].update(count)
         elif self._works:
             work = self._works[-1]
             work.done += count
@@ -77,16 +79,18 @@ class TerminalObserver(Observer):
     def end(self) -> None:
         """Take the innermost bar away."""
         if self._bars:
-            self._bars.pop().close()
+            with suppress(OSError):
+                self._bars.pop().close()
         elif self._works:
             self._works.pop()
 
     def say(self, line: str) -> None:
         """Print a line, above the bars if there are any."""
-        if self._bars:
-            self._bars[0].write(line, file=self._stream)
-        else:
-            print(line, file=self._stream, flush=True)
+        with suppress(OSError):  # work goes on without a terminal that was closed
+            if self._bars:
+                self._bars[0].write(line, file=self._stream)
+            else:
+                print(line, file=self._stream, flush=True)
 
     def close(self) -> None:
         """Take every bar away: work may end by an error that no `end` followed."""

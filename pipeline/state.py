@@ -10,15 +10,16 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from pipeline import paths
 from pipeline.closure import ROOT, import_closure
 from pipeline.params import Params
+from tinygrow.errors import TinygrowError
 from tinygrow.observer import Observer
-from tinygrow.state.folder import StateFolder, about
+from tinygrow.state.folder import StateFolder, about, has_state, lock, remove
 from tinygrow.state.keeper import StateKeeper
 from tinygrow.state.stop import StopRequest
 
@@ -70,6 +71,22 @@ def kept(
             yield keeper
 
 
+def drop(stage: str, model: str) -> None:
+    """Remove what a stage has kept of its work: a later stage begins, so its results are taken.
+
+    States that a process works on stay.
+    """
+    for folder in sorted(home().glob(f"{stage}-{model}-*")):
+        meta = about(folder)
+        if (meta.get("stage"), meta.get("model"), meta.get("progress")) == (
+            stage,
+            model,
+            "the end",
+        ):
+            with suppress(TinygrowError), lock(folder):
+                remove(folder)
+
+
 def home() -> Path:
     """Return the folder of all states of this pipeline folder."""
     # An experiment in a temporary copy is told where the repository itself is.
@@ -118,14 +135,14 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def _say_unused(
     current: Path, stage: str, model: str, belongs: Mapping[str, Any], observer: Observer
 ) -> None:
-    """Say why the state of an earlier run of this stage and model is not gone on from."""
-    if any(current.glob("*.pt")):
+    """Say why the unfinished state of an earlier run of this stage is not gone on from."""
+    if has_state(current):
         return
     others = [
         (folder, meta)
         for folder in sorted(home().glob(f"{stage}-{model}-*"))
         if folder != current
-        and "progress" in (meta := about(folder))
+        and (meta := about(folder)).get("progress", "the end") != "the end"
         and (meta.get("stage"), meta.get("model")) == (stage, model)
     ]
     for folder, meta in others:

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import FrameType
 from tinygrow.state.stop import StopRequest
 
 SECONDS_BETWEEN_LOOKS = 1.0
+_SAME_PRESS = 0.5  # seconds in which a second SIGINT is taken for the first one
 _SIGNALS = {
     signal.SIGINT: "interrupted",
     signal.SIGTERM: "terminated",
@@ -20,19 +22,29 @@ _SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish", "ash", "busybox"}
 
 
 @contextmanager
-def requests() -> Iterator[StopRequest]:
+def requests(started_by: list[int] | None = None) -> Iterator[StopRequest]:
     """Turn SIGINT, SIGTERM, SIGHUP and the death of DVC into requests to stop, for the block.
 
-    Signals that the process was told to ignore (`nohup`, a background job) stay ignored.
+    Who presses Ctrl-C a second time insists. Signals that the process was told to ignore (`nohup`,
+    a background job) stay ignored.
+
+    Args:
+        started_by: `parents()` at the start of the program; DVC may have died since.
     """
     request = StopRequest()
     orphaned = threading.Event()
+    pressed = 0.0  # when Ctrl-C was, for the first time
 
     def ask(number: int, _: FrameType | None) -> None:
-        if orphaned.is_set():
+        nonlocal pressed
+        if orphaned.is_set() and number == signal.SIGTERM:
             request.ask("the DVC that started it is gone", 128 + signal.SIGTERM)
-        else:
-            request.ask(_SIGNALS[signal.Signals(number)], 128 + number)
+            return
+        now, insist = time.monotonic(), False
+        if number == signal.SIGINT:
+            insist = 0 < pressed < now - _SAME_PRESS
+            pressed = pressed or now
+        request.ask(_SIGNALS[signal.Signals(number)], 128 + number, insist=insist)
 
     before = {}
     for number in _SIGNALS:
@@ -46,7 +58,10 @@ def requests() -> Iterator[StopRequest]:
 
     if os.environ.get("DVC_STAGE"):
         watcher = threading.Thread(
-            target=_watch, args=(_parents(), orphan, over), name="parents", daemon=True
+            target=_watch,
+            args=(started_by or parents(), orphan, over),
+            name="parents",
+            daemon=True,
         )
         watcher.start()
     try:
@@ -57,14 +72,15 @@ def requests() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-def _watch(parents: list[int], orphan: Callable[[], None], over: threading.Event) -> None:
-    while not over.wait(SECONDS_BETWEEN_LOOKS):
-        if _parents() != parents:
+def _watch(known: list[int], orphan: Callable[[], None], over: threading.Event) -> None:
+    while not over.is_set():
+        if parents() != known:
             orphan()
             return
+        over.wait(SECONDS_BETWEEN_LOOKS)
 
 
-def _parents() -> list[int]:
+def parents() -> list[int]:
     """Return the processes above this one, up to the first that is no shell: DVC.
 
     DVC runs a stage's command in a shell, which may or may not have become the command. Without

@@ -99,7 +99,6 @@ def run(
                 observer.say(line)
         done = finetune(network, stream, validation, settings, observer=observer, keeper=keeper)
         _write(name, source, done)
-        keeper.finish()
     last = done.rows[-1]
     observer.say(
         f"{paths.finetuned(name)}: validation accuracy {last.validation_accuracy:.2f} % after"

@@ -150,7 +150,6 @@ def run(
         write_json(paths.growth_details(name), curves_to_dict(grown.curves))
         write_text(paths.growth_table(name), rows_to_csv(grown.rows))
         write_json(paths.growth_metrics(name), _figures(grown))
-        keeper.finish()
     last = grown.rows[-1]
     observer.say(
         f"{paths.grown(name)}: {last.parameters:,} parameters, validation accuracy"

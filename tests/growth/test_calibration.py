@@ -74,6 +74,8 @@ def test_every_size_of_site_is_measured(
     assert min(seconds for _, seconds in speeds.training) > 0
     assert speeds.forward > 0
     assert speeds.seconds > 0
+    solve = [rates.solve for rates in speeds.extensions]
+    assert solve == sorted(solve, reverse=True)
     for rates in speeds.extensions:
         assert (rates.statistics > 0) == (rates.solve > 0) == (method != "random")
         assert rates.surgery > 0

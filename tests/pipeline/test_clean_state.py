@@ -68,15 +68,17 @@ def test_only_old_states_are_removed_unless_all_are_asked_for(folder: Path) -> N
     assert not grow.exists()
 
 
-def test_a_state_is_old_when_its_input_or_its_model_is_gone(folder: Path) -> None:
+def test_a_state_waits_for_its_input_and_is_old_without_its_model(folder: Path) -> None:
     path = save("finetune")
     paths.grown("demo").unlink()
-    assert f"old: {paths.grown('demo')} is gone" in run().output
+    result = run("--remove")
+    assert f"; its input {paths.grown('demo')} is not there" in result.output
+    assert path.exists()
     tree = read_demo()
     tree["models"]["other"] = tree["models"].pop("demo")
     write_params(folder, tree)
-    assert "old: there is no model demo any more" in run().output
-    assert run("--remove").exit_code == 0
+    assert "old: there is no model demo in the present params.yaml" in run().output
+    assert run("--remove", "demo").exit_code == 0
     assert not path.exists()
 
 
@@ -97,8 +99,32 @@ def test_only_the_named_models_are_touched(folder: Path) -> None:
     result = run("other", "--remove", "--all")
     assert "demo" not in result.output
     assert demo.exists() and not other.exists()
-    result = run("demos")
-    assert result.exit_code == 1 and "did you mean demo?" in result.stderr
+
+
+@pytest.mark.parametrize("damage", ["", "{", None])
+def test_a_state_of_unknown_belonging_is_kept_unless_all_are_to_go(
+    folder: Path, damage: str | None
+) -> None:
+    path = save("grow")
+    if damage is None:
+        (path / "about.json").unlink()
+    else:
+        (path / "about.json").write_text(damage)
+    result = run("--remove")
+    assert "nobody knows what it belongs to" in result.output
+    assert path.exists()
+    run("--remove", "--all")
+    assert not path.exists()
+
+
+def test_settings_that_are_not_complete_are_one_error(folder: Path) -> None:
+    save("grow")
+    tree = read_demo()
+    del tree["models"]["demo"]["seed"]
+    write_params(folder, tree)
+    result = run()
+    assert result.exit_code == 1
+    assert "models.demo.seed is missing" in result.stderr and "\n" not in result.stderr.strip()
 
 
 def test_what_is_no_state_is_old(folder: Path) -> None:

@@ -104,7 +104,7 @@ def test_killed_at_random_points_a_stage_ends_with_the_same_bits(
     assert set(statuses[:-1]) <= {-signal.SIGKILL, 129, 130, 143}
     assert len(resumed_from(tmp_path)) >= min(kills - 2, 10)
     assert_same_outcome(tmp_path, stage)
-    assert not list((tmp_path / ".state").iterdir())
+    assert progress(tmp_path, stage) == "the end"
 
 
 @contextmanager
@@ -127,8 +127,8 @@ def running_dvc(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]
         process.communicate()
 
 
-def progress(folder: Path) -> str:
-    for file in (folder / ".state").glob("grow-demo-*/about.json"):
+def progress(folder: Path, stage: str = "grow") -> str:
+    for file in (folder / ".state").glob(f"{stage}-demo-*/about.json"):
         try:
             return str(json.loads(file.read_text()).get("progress", ""))
         except (OSError, ValueError):
@@ -194,4 +194,4 @@ def test_dvc_repro_goes_on_after_its_death_ctrl_c_and_a_killed_stage(workspace: 
 
     dvc(workspace, "repro", "grow@demo")
     assert_same_weights(workspace / paths.grown("demo"), workspace / "whole.safetensors")
-    assert not list((workspace / ".state").iterdir())
+    assert progress(workspace) == "the end"

@@ -162,4 +162,46 @@ def test_a_stopped_stage_writes_no_output_and_goes_on(
     assert any(line.startswith("going on from extension 4 of 6") for line in observer.lines)
     assert not any(line.startswith("extension 3/") for line in observer.lines)
     assert len(list(paths.snapshots("demo").iterdir())) == 7
-    assert not list(state.home().iterdir())
+
+
+def test_results_that_nobody_took_over_are_written_again_without_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.stages import download, finetune
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    write_tiny_params(tmp_path, RESNET, snapshots=True)
+    download.run("digits", observer=Observer())
+    for stage, made in ((grow, paths.grown("demo")), (finetune, paths.finetuned("demo"))):
+        stage.run("demo", observer=Observer())
+        first = made.read_bytes()
+        snapshots = sorted(file.name for file in paths.snapshots("demo").iterdir())
+        made.unlink()  # as DVC does, which recorded nothing
+        observer = Lines()
+        stage.run("demo", observer=observer)
+        assert observer.lines[0].startswith("going on from the end")
+        assert not any(line.startswith(("extension ", "epoch ")) for line in observer.lines)
+        assert made.read_bytes() == first
+        assert sorted(file.name for file in paths.snapshots("demo").iterdir()) == snapshots
+
+    assert len(list(state.home().iterdir())) == 2
+    state.drop("grow", "demo")
+    (left,) = state.home().iterdir()
+    assert left.name.startswith("finetune-demo-")
+
+
+def test_only_finished_states_are_dropped(folder: Path) -> None:
+    for progress in ("the end", "extension 3 of 48"):
+        belongs = belonging() | {"device": progress}
+        with StateFolder(
+            state.home() / state.name("grow", "demo", belongs),
+            {"stage": "grow", "model": "demo", "belongs": belongs},
+        ) as states:
+            states.save({"progress": progress})
+    state.drop("finetune", "demo")
+    state.drop("grow", "other")
+    assert len(list(state.home().iterdir())) == 2
+    state.drop("grow", "demo")
+    (left,) = state.home().iterdir()
+    assert state.about(left)["progress"] == "extension 3 of 48"

@@ -29,9 +29,23 @@ def test_signals_ask_to_stop_and_handlers_come_back(
         signal.raise_signal(number)
         assert request.pending is not None
         assert (request.pending.status, request.pending.reason) == (status, reason)
-        with pytest.raises(Stop):  # the second one insists
-            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # another one does not insist
+        signal.raise_signal(number)  # nor the same one at once
+        assert request.pending.status == status
     assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_insists(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [10.0]
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: now[0])
+    with stopping.requests() as request:
+        request.immediate = False
+        signal.raise_signal(signal.SIGINT)
+        now[0] = 10.1
+        signal.raise_signal(signal.SIGINT)  # the same press, heard twice
+        now[0] = 12.0
+        with pytest.raises(Stop):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
@@ -50,8 +64,10 @@ from pipeline import stopping
 from tinygrow.state.stop import Stop
 stopping.SECONDS_BETWEEN_LOOKS = 0.02
 try:
-    with stopping.requests() as request:
-        print("ready", flush=True)
+    started_by = stopping.parents()
+    print("ready", flush=True)
+    time.sleep(float(sys.argv[1]))  # as long as imports may take
+    with stopping.requests(started_by) as request:
         time.sleep(60)
 except Stop as stop:
     print(stop.reason, flush=True)
@@ -66,10 +82,11 @@ time.sleep(60)
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes by /proc")
 @pytest.mark.parametrize("shell", [True, False], ids=["shell between", "no shell"])
-def test_the_death_of_dvc_is_noticed(shell: bool) -> None:
-    command = [sys.executable, "-c", WORK]
+@pytest.mark.parametrize("imports", ["0", "0.7"], ids=["at work", "while importing"])
+def test_the_death_of_dvc_is_noticed(shell: bool, imports: str) -> None:
+    command = [sys.executable, "-c", WORK, imports]
     if shell:  # one that stays, as it has something to do afterwards
-        command = ["sh", "-c", f'"{sys.executable}" -c "$WORK"; echo status $?']
+        command = ["sh", "-c", f'"{sys.executable}" -c "$WORK" {imports}; echo status $?']
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, *command],
         cwd=ROOT,

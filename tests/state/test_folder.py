@@ -12,7 +12,7 @@ import torch
 from tinygrow.errors import TinygrowError
 from tinygrow.observer import Observer
 from tinygrow.state import folder as module
-from tinygrow.state.folder import ABOUT, LOCK, StateFolder, about, lock
+from tinygrow.state.folder import ABOUT, LOCK, StateFolder, about, holder, lock
 
 
 class Lines(Observer):
@@ -64,6 +64,67 @@ def test_a_damaged_state_gives_way_to_the_one_before(tmp_path: Path, damage: byt
         assert again is not None and again["progress"] == "step 3"
 
 
+def test_states_of_which_none_can_be_read_are_an_error_and_stay(tmp_path: Path) -> None:
+    with StateFolder(tmp_path / "work", {}) as states:
+        states.save(state(1))
+        (tmp_path / "work" / "000001.pt").write_bytes(b"garbage")
+        with pytest.raises(TinygrowError, match=r"000001.pt: .*; nothing is lost yet: .*clean"):
+            states.load(Observer())
+    assert saved(tmp_path / "work") == ["000001.pt"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(5, "Input/output error"), MemoryError(), RuntimeError("DefaultCPUAllocator: no")],
+    ids=["disk", "memory", "allocator"],
+)
+def test_a_machine_that_cannot_read_now_costs_no_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with StateFolder(tmp_path / "work", {}) as states:
+        states.save(state(1))
+        states.save(state(2))
+        with monkeypatch.context() as patch, pytest.raises(TinygrowError, match="nothing is lost"):
+            patch.setattr(module.torch, "load", fail)
+            states.load(Observer())
+        back = states.load(Observer())
+    assert back is not None and back["progress"] == "step 2"
+
+
+def test_what_a_killed_process_left_of_a_save_is_taken_away(tmp_path: Path) -> None:
+    with StateFolder(tmp_path / "work", {}) as states:
+        states.save(state(1))
+        (tmp_path / "work" / ".000002.pt.x.part").write_bytes(b"half")
+    with StateFolder(tmp_path / "work", {}):
+        assert not list((tmp_path / "work").glob(".*.part"))
+    assert saved(tmp_path / "work") == ["000001.pt"]
+
+
+def test_a_file_system_without_locks_is_not_called_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(module.fcntl, "flock", flock)
+    with pytest.raises(TinygrowError, match=r"cannot lock .*: No locks available; move"):
+        lock(tmp_path / "work")
+
+
+def test_who_holds_a_folder_is_seen_without_touching_it(tmp_path: Path) -> None:
+    assert holder(tmp_path / "none") == ""
+    assert not (tmp_path / "none").exists()
+    with StateFolder(tmp_path / "work", {}) as states:
+        states.save(state(1))
+        assert holder(tmp_path / "work") == str(os.getpid())
+    before = (tmp_path / "work" / LOCK).read_text()
+    assert holder(tmp_path / "work") == ""
+    assert (tmp_path / "work" / LOCK).read_text() == before
+
+
 def test_nothing_in_a_state_is_executed(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[object, tuple[str]]:
@@ -71,9 +132,8 @@ def test_nothing_in_a_state_is_executed(tmp_path: Path) -> None:
 
     with StateFolder(tmp_path / "work", {}) as states:
         torch.save({"progress": "", "trap": Trap()}, tmp_path / "work" / "000001.pt")
-        observer = Lines()
-        assert states.load(observer) is None
-    assert observer.lines
+        with pytest.raises(TinygrowError, match="nothing is lost"):
+            states.load(Observer())
     assert not (tmp_path / "trapped").exists()
 
 

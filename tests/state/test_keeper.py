@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from tinygrow.errors import TinygrowError
 from tinygrow.observer import Observer
 from tinygrow.state.folder import StateFolder
 from tinygrow.state.keeper import Keeper, StateKeeper
@@ -101,7 +102,8 @@ def test_who_insists_is_not_kept_waiting(tmp_path: Path) -> None:
             keeper.step(work.capture)  # saved: seconds is 0
             work.number = 1
             request.ask("tired", 130)
-            request.ask("tired", 130)
+            request.ask("more tired", 143)  # one of several signals does not insist
+            request.ask("tired", 130, insist=True)
     assert caught.value.saved == "number 0"
     assert kept(tmp_path / "s") == 0
 
@@ -129,15 +131,60 @@ def test_errors_are_no_reason_to_save(tmp_path: Path) -> None:
     assert kept(tmp_path / "s") is None
 
 
-def test_finished_work_leaves_nothing(tmp_path: Path) -> None:
+def test_the_state_of_the_end_is_kept(tmp_path: Path) -> None:
     work = Work()
     with StateFolder(tmp_path / "s", {}) as states:
-        keeper = StateKeeper(states, seconds=0)
-        keeper.step(work.capture)
-        assert (tmp_path / "s").exists()
+        keeper = StateKeeper(states, seconds=1e9)
         assert keeper.folder == tmp_path / "s"
-        keeper.finish()
-    assert not (tmp_path / "s").exists()
+        with keeper.running():
+            keeper.step(work.capture)
+            work.number = 5
+            keeper.done(work.capture)
+    assert kept(tmp_path / "s") == 5
+
+
+def test_a_request_while_results_are_written_is_met_behind_them(tmp_path: Path) -> None:
+    work, request, written = Work(), StopRequest(), []
+    with StateFolder(tmp_path / "s", {}) as states:
+        keeper = StateKeeper(states, seconds=1e9, stop=request)
+        with pytest.raises(Stop) as caught, keeper.running():
+            keeper.done(work.capture)
+            request.ask("tired", 130)
+            written.append(True)
+    assert written
+    assert caught.value.saved == "number 0"
+    assert kept(tmp_path / "s") == 0
+
+
+def test_a_save_that_fails_is_no_end_of_the_work_unless_it_is_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Lines(Observer):
+        def __init__(self) -> None:
+            self.lines: list[str] = []
+
+        def say(self, line: str) -> None:
+            self.lines.append(line)
+
+    def full(*_: object) -> None:
+        raise TinygrowError("cannot write it: no space; free disk space")
+
+    clock, work, request, observer = Clock(), Work(), StopRequest(), Lines()
+    with StateFolder(tmp_path / "s", {}) as states:
+        keeper = StateKeeper(states, seconds=10, stop=request, observer=observer, clock=clock)
+        clock.now = 11
+        keeper.step(work.capture)
+        monkeypatch.setattr(states, "save", full)
+        clock.now = 22
+        keeper.step(work.capture)
+        clock.now = 23
+        keeper.step(work.capture)  # not tried again before its time
+        assert len(observer.lines) == 1 and "work goes on" in observer.lines[0]
+        work.number = 4
+        with pytest.raises(TinygrowError, match="no space"), keeper.running():
+            request.ask("tired", 130)
+            keeper.step(work.capture)
+    assert kept(tmp_path / "s") == 0
 
 
 def test_the_restored_state_can_be_asked_for_again(tmp_path: Path) -> None:

@@ -193,9 +193,7 @@ def test_training_goes_on_where_it_has_not_converged(points: float) -> None:
         training=recipe(learning_rate=0.02),
     )
     observer = Recorder()
-    done = finetune(
-        small_network(), classified_stream(40), VALIDATION, settings, observer=observer
-    )
+    done = finetune(small_network(), classified_stream(40), VALIDATION, settings, observer=observer)
     converged = has_converged(done.rows, settings)
     assert converged == (points > 0)  # accuracy does rise in the first four epochs
     assert done.converged is converged

@@ -238,6 +238,8 @@ def _with_extensions(
         if not speeds.extensions:  # the first of a process makes much that later ones find
             _extended(network, trial, stream, _quick(settings, SMALLEST_BATCH))
         rates = _rates(_extended(network, trial, stream, settings), trial, speeds.forward)
+        if speeds.extensions:  # larger decompositions use a machine better; the rest is chance
+            rates = replace(rates, solve=min(rates.solve, speeds.extensions[-1].solve))
         speeds = replace(speeds, extensions=(*speeds.extensions, rates))
     return speeds
 

@@ -154,6 +154,7 @@ class _Growth:
             # The log has a row for the seed and one for each visit that is over.
             while len(self.log.rows) <= len(self.plan):
                 self._visit(self.plan[len(self.log.rows) - 1])
+            self.keeper.done(self.state)
         if self.settings.method != "none" and self.architecture != self.final:
             self.observer.say(
                 f"widths are {list(self.architecture.middle_widths)}, not"
@@ -172,9 +173,10 @@ class _Growth:
 
     def state(self) -> dict[str, Any]:
         """Return everything that the rest of the growth hangs on."""
+        over, total = len(self.log.rows), len(self.plan)
         epochs = f"{self.trainer.epochs_seen:.2f} of {self.trainer.total_epochs:g} epochs"
         return {
-            "progress": f"extension {len(self.log.rows)} of {len(self.plan)}, {epochs}",
+            "progress": f"extension {over} of {total}, {epochs}" if over <= total else "the end",
             "architecture": self.architecture.to_dict(),
             "trainer": self.trainer.state(),
             "generator": self.generator.get_state(),

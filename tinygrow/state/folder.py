@@ -3,10 +3,10 @@
 import fcntl
 import json
 import os
-import pickle
 import shutil
 import time
 from pathlib import Path
+from pickle import UnpicklingError
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -44,6 +44,8 @@ class StateFolder:
             TinygrowError: another process works on it, or the disk refuses.
         """
         self._lock = lock(self.path)
+        for file in self.path.glob(".*.part"):  # a killed process left it
+            file.unlink(missing_ok=True)
         if not (self.path / ABOUT).is_file():
             write_json(self.path / ABOUT, self._about)
         return self
@@ -84,20 +86,31 @@ class StateFolder:
             self._file(number).unlink(missing_ok=True)
 
     def load(self, observer: Observer) -> dict[str, Any] | None:
-        """Return the newest state that can be read, or None; nothing in it is executed."""
+        """Return the newest state that can be read, or None; nothing in it is executed.
+
+        Raises:
+            TinygrowError: there are states, but none can be read. None of them is deleted.
+        """
+        problem = ""
         for number in reversed(self._numbers()):
             file = self._file(number)
             try:
                 state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
                 return state
-            except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-                problem = next(iter(str(error).splitlines()), type(error).__name__)
-                observer.say(f"{file} cannot be read ({problem}); trying the one before")
-                file.unlink(missing_ok=True)
+            except (OSError, MemoryError, RuntimeError, EOFError, ValueError, UnpicklingError) as e:
+                problem = f"{file}: {next(iter(str(e).splitlines()), type(e).__name__)}"
+                if isinstance(e, OSError | MemoryError) or "DefaultCPUAllocator" in str(e):
+                    break  # of the machine, not of the file
+                observer.say(f"cannot read {problem}; trying the state before")
+        if problem:
+            raise TinygrowError(
+                f"cannot read {problem}; nothing is lost yet: mend it and run this again, or begin"
+                " anew after `python -m pipeline clean-state --remove --all`"
+            )
         return None
 
     def remove(self) -> None:
-        """Delete the folder: the work is done."""
+        """Delete the folder."""
         remove(self.path)
 
     def _numbers(self) -> list[int]:
@@ -128,13 +141,19 @@ def lock(folder: Path) -> IO[str]:
             ) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             file.seek(0)
             holder = file.read().strip() or "another"
             file.close()
             raise TinygrowError(
                 f"process {holder} works on {folder} already; wait for it, or stop it (its state"
                 " is saved) and run this again"
+            ) from error
+        except OSError as error:
+            file.close()
+            raise TinygrowError(
+                f"cannot lock {folder / LOCK}: {error.strerror}; move the pipeline to a file system"
+                " that knows locks (flock)"
             ) from error
         # Its last owner may have removed the folder between opening and locking.
         if _same(file, folder / LOCK):
@@ -145,8 +164,28 @@ def lock(folder: Path) -> IO[str]:
         file.close()
 
 
+def holder(folder: Path) -> str:
+    """Return the number of the process that holds the lock, or nothing; nothing is changed."""
+    try:
+        with (folder / LOCK).open(encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().strip() or "another"
+    except OSError:
+        return ""
+    return ""
+
+
+def has_state(folder: Path) -> bool:
+    """Say whether there is something to go on from."""
+    return any(folder.glob(f"*{_SUFFIX}"))
+
+
 def remove(folder: Path) -> None:
     """Delete a folder of states, whose lock the caller holds."""
+    for file in folder.glob(f"*{_SUFFIX}"):  # first, so that a state never lacks what is beside it
+        file.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 

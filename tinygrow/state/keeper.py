@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tinygrow.errors import TinygrowError
 from tinygrow.observer import Observer
 from tinygrow.state.folder import StateFolder
 from tinygrow.state.stop import Stop, StopRequest
@@ -36,6 +37,9 @@ class Keeper:
     def held(self, capture: Capture) -> Iterator[None]:
         """Hold the state of this moment while the block, which has no such points, runs."""
         yield
+
+    def done(self, capture: Capture) -> None:
+        """Offer the state of the end: with it, a second run only has the results to write."""
 
 
 class StateKeeper(Keeper):
@@ -73,21 +77,24 @@ class StateKeeper(Keeper):
         """Where the states lie; other files that belong to them may lie there too."""
         return self._folder.path
 
-    def finish(self) -> None:
-        """Delete the states: the work is done and its results are written."""
-        self._folder.remove()
-
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Save the latest state if the block is left by a request to stop."""
+        """Save the latest state if the block is left by a request to stop.
+
+        A request that came while results were written is met at the end. The state stays: it is
+        needed until whoever asked for the work has taken over its results.
+        """
         try:
             yield
+            self._stop.immediate = False
+            if self._stop.pending is not None:
+                raise self._stop.pending
         except Stop as stop:
             self._stop.immediate = False
+            self._tell(stop)
             if self._latest is not None and self._latest is not self._saved:
                 self._save(self._latest)
-            if self._saved is not None:
-                stop.saved = str(self._saved["progress"])
+                self._tell(stop)
             raise
 
     def restore(self) -> State | None:
@@ -107,7 +114,7 @@ class StateKeeper(Keeper):
             self._latest = capture()
             raise self._stop.pending
         if self._due():
-            self._save(capture())
+            self._try_to_save(capture())
 
     @contextmanager
     def held(self, capture: Capture) -> Iterator[None]:
@@ -117,7 +124,7 @@ class StateKeeper(Keeper):
         if self._stop.pending is not None:
             raise self._stop.pending
         if self._due():
-            self._save(self._latest)
+            self._try_to_save(self._latest)
         self._stop.immediate = True
         if self._stop.pending is not None:  # it came between the two lines above
             raise self._stop.pending
@@ -126,8 +133,26 @@ class StateKeeper(Keeper):
         finally:
             self._stop.immediate = False
 
+    def done(self, capture: Capture) -> None:
+        """Save the state of the end."""
+        self._stop.immediate = False
+        self._latest = capture()
+        self._try_to_save(self._latest)
+
+    def _tell(self, stop: Stop) -> None:
+        if self._saved is not None:
+            stop.saved = str(self._saved["progress"])
+
     def _due(self) -> bool:
         return self._clock() - self._saved_at >= self._seconds
+
+    def _try_to_save(self, state: State) -> None:
+        """Save, or warn: a full disk is no reason to end the work of days."""
+        try:
+            self._save(state)
+        except TinygrowError as error:
+            self._saved_at = self._clock()
+            self._observer.say(f"warning: the state is not saved, work goes on: {error}")
 
     def _save(self, state: State) -> None:
         self._folder.save(state)

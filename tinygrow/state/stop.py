@@ -19,21 +19,27 @@ class Stop(BaseException):
 class StopRequest:
     """A request to stop, put by a signal handler in the thread that works.
 
-    The first request waits for the next point from which work can go on, unless work is in a
-    stretch that may be left at any moment, as all is before there is anything to lose; the second
-    one does not wait.
+    It waits for the next point from which work can go on, unless work is in a stretch that may be
+    left at any moment, as all is before there is anything to lose. Only who insists is not kept
+    waiting: a terminal that closes, or a process group that is ended, may well send several
+    signals, and none of them must cut short the save that the first one asked for.
     """
 
     def __init__(self) -> None:
         self.pending: Stop | None = None
         self.immediate = True
 
-    def ask(self, reason: str, status: int) -> None:
+    def ask(self, reason: str, status: int, *, insist: bool = False) -> None:
         """Ask to stop.
+
+        Args:
+            reason: in words.
+            status: exit status of the process.
+            insist: do not wait, even if that loses what was done since the last save.
 
         Raises:
             Stop: at once, where that loses nothing or someone insists.
         """
         first, self.pending = self.pending is None, self.pending or Stop(reason, status)
-        if self.immediate or not first:
+        if (first and self.immediate) or insist:
             raise self.pending

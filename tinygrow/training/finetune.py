@@ -88,8 +88,10 @@ def finetune(
     done: TrainingSummary | None = None  # of an epoch that is trained but not yet in the log
 
     def capture() -> dict[str, Any]:
+        over = len(rows) > _planned_epochs(rows, settings)
+        epochs = f"epoch {trainer.epochs_seen:.2f} of {settings.epochs}"
         return {
-            "progress": f"epoch {trainer.epochs_seen:.2f} of {settings.epochs}",
+            "progress": "the end" if over else epochs,
             "trainer": trainer.state(),
             "rows": [asdict(row) for row in rows],
             "done": None if done is None else asdict(done),
@@ -133,6 +135,7 @@ def finetune(
             )
             done = None
             observer.say(_line(rows[-1], total))
+        keeper.done(capture)
     asked = settings.max_epochs > settings.epochs
     return Finetuned(
         trainer.result.eval(), tuple(rows), has_converged(rows, settings) if asked else None
