@@ -11,7 +11,6 @@ copy of FOLDER, lies in FOLDER/whole.
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import sys
@@ -74,18 +73,23 @@ def main() -> None:
             sys.exit((folder / "log.txt").read_text())
     whole = folder / "whole"
     shutil.copytree(folder, whole)
-    ready, took = timed(whole, stage, model)
+    run_whole(whole, stage, model)
+    saves = last_save(whole, stage, model)
 
     statuses: list[int] = []
     while not statuses or statuses[-1] != 0:
-        left = kills - len(statuses)
-        minutes = chance.choice(["0", "0.002"])
-        process = start(folder, [stage, model, "--save-every", minutes])
-        # Sometimes before work begins; on average each run gets its share of the work.
-        delay = chance.uniform(0.8 * ready, ready + (took - ready) / kills) if left > 0 else None
-        ended = wait(process, delay)
+        begun = last_save(folder, stage, model)
+        process = start(folder, [stage, model, "--save-every", "0"])
+        ended = None
+        if len(statuses) < kills:
+            # So much that there is work left for every kill; it may hit anywhere in a step.
+            goal = begun + chance.randint(0, saves // (kills + 2))
+            while ended is None and last_save(folder, stage, model) <= goal:
+                ended = wait(process, 0.0)
+            time.sleep(chance.uniform(0.0, 0.03))
+            if ended is None:
+                os.kill(process, chance.choice(SIGNALS))
         if ended is None:
-            os.kill(process, chance.choice(SIGNALS))
             ended = wait(process)
         assert ended is not None
         statuses.append(ended)
@@ -94,18 +98,16 @@ def main() -> None:
     print(json.dumps(statuses))
 
 
-def timed(folder: Path, stage: str, model: str) -> tuple[float, float]:
-    """Return the seconds until a run has begun its work and until it is done."""
-    began, ready = time.monotonic(), None
-    process = start(folder, [stage, model])
-    while (ended := wait(process, 0.01)) is None:
-        log = (folder / "log.txt").read_text() if (folder / "log.txt").exists() else ""
-        if ready is None and re.search(r"^(extension|epoch) 1/", log, re.MULTILINE):
-            ready = time.monotonic() - began
-    took = time.monotonic() - began
-    if ended != 0:
+def last_save(folder: Path, stage: str, model: str) -> int:
+    """Return the number of the newest saved state."""
+    files = (folder / ".state").glob(f"{stage}-{model}-*/*.pt")
+    return max((int(file.stem) for file in files), default=0)
+
+
+def run_whole(folder: Path, stage: str, model: str) -> None:
+    """Run the stage without a kill."""
+    if wait(start(folder, [stage, model, "--save-every", "0"])) != 0:
         sys.exit((folder / "log.txt").read_text())
-    return ready or took, took
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,9 +101,9 @@ def test_killed_at_random_points_a_stage_ends_with_the_same_bits(
 
     statuses = kill_and_resume(tmp_path, stage, kills, seed=kills)
 
-    assert len(statuses) > kills / 2
+    assert len(statuses) == kills + 1
     assert set(statuses[:-1]) <= {-signal.SIGKILL, 129, 130, 143}
-    assert len(resumed_from(tmp_path)) >= min(kills - 2, 10)
+    assert len(resumed_from(tmp_path)) > kills / 2  # most of them from a place of their own
     assert_same_outcome(tmp_path, stage)
     assert progress(tmp_path, stage) == "the end"
 
@@ -124,7 +125,9 @@ def running_dvc(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def progress(folder: Path, stage: str = "grow") -> str:
@@ -166,6 +169,7 @@ def test_dvc_repro_goes_on_after_its_death_ctrl_c_and_a_killed_stage(workspace: 
     dvc(workspace, "repro", "download@digits")
     tinygrow(workspace, "grow", "demo")
     (workspace / paths.grown("demo")).rename(workspace / "whole.safetensors")
+    shutil.rmtree(workspace / ".state")  # or its end would be gone on from
 
     with running_dvc(workspace, "repro", "grow@demo") as process:
         seen = await_progress(workspace, process, "")

@@ -95,8 +95,9 @@ def grow(
 
 
 def done_so_far(state: dict[str, Any]) -> tuple[int, int]:
-    """Return the visits that are over and the image passes of training, by a growth's state."""
-    return max(0, len(state["log"]["rows"]) - 1), int(state["trainer"]["images_seen"])
+    """Return the extensions that are made and the image passes of training, by a growth's state."""
+    visits_over = max(0, len(state["log"]["rows"]) - 1)
+    return visits_over + bool(state["extended"]), int(state["trainer"]["images_seen"])
 
 
 class _Growth:
