@@ -40,6 +40,7 @@ def start(folder: Path, command: list[str]) -> int:
             os.dup2(log.fileno(), 2)
         sys.argv = ["tinygrow", *command]
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests run under nohup
         cli.main()
     except SystemExit as end:
         status = int(end.code or 0)
