@@ -1,367 +1,292 @@
-"""Time the parts of one extension against the training around it.
+"""Compare the statistics and the solver of growth with gromo's, both sides in one run.
 
-`python -m benchmarks.growth` widens the growable residual network once at each chosen depth, on
-made-up images of CIFAR's shape, and prints seconds as median (smallest to largest) of the
-repeats; its last line is one JSON object. Every repeat starts from the same network and fresh
-images, and goes through all depths, so that a busy moment of the machine hits all of them.
+`python -m benchmarks.growth` takes the four stages of ResNet-18 (hidden width at a quarter) and the
+full and the restricted convolution of gromo. What is counted where:
+
+- statistics, ours: S1, M, then S, N, each with a forward and a backward pass of its own;
+- statistics, gromo's: one forward and backward pass and `update_computation`, without the gradient
+  covariance, which this method does not use; its mask of the map is made before;
+- best update (a solve): ours `best_update`; gromo's `compute_optimal_delta` and its `tensor_n`;
+- neurons (a solve): ours `optimal_neurons`, gromo's `compute_optimal_added_parameters`, K neurons;
+- peak extra memory: of all but the neurons, in a process of its own (GPU: allocated memory);
+- agreement: S relative to its norm; N under our best update relative to N with nothing projected
+  out, as the projected N is rounding where the update fits every image; on the synthetic full-rank
+  problem alpha^T omega relative to its norm. The restricted convolution solves a smaller problem.
+
+The synthetic problems are made of correlated Gaussians (S with a condition number near 1e3) and a
+cross moment of geometrically falling strength under noise; the rank-deficient one has 1,024 rows.
+The last line is one JSON object; the exit status is 1 where a target of a measured quantity does
+not hold. Targets of time and memory are those of a CPU.
 """
 
 import argparse
-import copy
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 
+from benchmarks.rival import CUT, SIDES, Found, Ours, Scene, Shape, Theirs, peak_memory, side
 from benchmarks.timing import Timer, figures, spread, surroundings
-from tinygrow.architecture import Architecture, final_architecture, seed_architecture
-from tinygrow.data.prepared import DataCard, Split
 from tinygrow.errors import TinygrowError
-from tinygrow.growth.amplitude import Trial, better_sign, choose_amplitude, normalize
-from tinygrow.growth.bottleneck import best_update, bottleneck, optimal_neurons
-from tinygrow.growth.sample_size import neuron_sample_size, update_sample_size
-from tinygrow.growth.schedule import neurons_per_extension
-from tinygrow.growth.sites import Site, sites_of
-from tinygrow.growth.statistics import (
-    batch_statistics,
-    desired_update,
-    neuron_moments,
-    update_moments,
-)
-from tinygrow.growth.surgery import as_units, measure_running_statistics, widen
-from tinygrow.networks.build import build_network
-from tinygrow.settings.growth import GrowthSettings, StatisticsSettings
-from tinygrow.settings.network import ResNetSettings
-from tinygrow.training.batches import DeviceImages, TrainingStream
+from tinygrow.files import write_json
 from tinygrow.training.device import pick_device
-from tinygrow.training.loop import Trainer
 
-# Part -> the column of the growth log that holds it.
-PARTS = {
-    "images": "statistics",
-    "S1, M": "statistics",
-    "S, N": "statistics",
-    "best update": "solve",
-    "neurons": "solve",
-    "images, normalise": "search",
-    "sign": "search",
-    "line search": "search",
-    "widen": "surgery",
-    "running statistics": "surgery",
-    "bottleneck again": "surgery",
-}
-EPOCHS = (0.25, 1.0)
-SHAPE = (3, 32, 32)
-CLASSES = 10
+OURS, RESTRICTED, FULL = SIDES
+STAGES = ("64x32x32", "128x16x16", "256x8x8", "512x4x4")
+# At least: gromo's seconds over ours. At most: our bytes over gromo's, and errors.
+STATISTICS_SPEEDUP = {"64x32x32": 30.0, "128x16x16": 30.0, "256x8x8": 15.0, "512x4x4": 15.0}
+RESTRICTED_SPEEDUP = 1.0
+MEMORY_SHARE = 0.25
+AGREEMENT = 1e-3
+SOLVE_SIZE = 4609
+SOLVE_SPEEDUP = {"full rank": 10.0, "rank-deficient": 3.0}
+DEFICIENT_ROWS = 1024
+STATISTICS = {OURS: ("update moments", "neuron moments")}
+
+Result = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """One depth.
-
-    Attributes:
-        site: where the network widens.
-        width: before.
-        added: neurons.
-        final: width at the end of growth.
-    """
-
-    site: Site
-    width: int
-    added: int
-    final: int
-
-
-@dataclass(slots=True)
-class Measured:
-    """What the repeats gave at one depth.
-
-    Attributes:
-        case: the depth.
-        timer: holds the seconds of each part and each length of training, an entry a repeat.
-        update_images: for S1 and M.
-        neuron_images: for S and N.
-        search_images: of the line search.
-        search_losses: amplitudes tried, in the last repeat.
-    """
-
-    case: Case
-    timer: Timer
-    update_images: int = 0
-    neuron_images: int = 0
-    search_images: int = 0
-    search_losses: int = 0
-
-    def growth(self, group: str | None = None) -> list[float]:
-        """Return the seconds of all parts, or of one group of them, a repeat."""
-        chosen = [part for part in PARTS if group in (None, PARTS[part])]
-        return [sum(times) for times in zip(*(self.timer.seconds[p] for p in chosen), strict=True)]
-
-    def share(self, epochs: float) -> list[float]:
-        """Return growth's percentage of the time of growth and that much training, a repeat."""
-        pairs = zip(self.growth(), self.timer.seconds[_training(epochs)], strict=True)
-        return [100 * a / (a + b) for a, b in pairs]
+def stage(shape: Shape, device: torch.device, options: argparse.Namespace) -> Result:
+    """Measure every side on one stage."""
+    scene = Scene(shape, options.images, device)
+    sides = {name: side(name, scene) for name in SIDES}
+    timers = {name: Timer(device) for name in SIDES}
+    found: dict[str, Found] = {}
+    for chosen in (side(name, Scene(Shape(8, 6, 6), 4, device)) for name in SIDES):
+        chosen.neurons(chosen.measure(Timer(device)), 2)
+    sides[OURS].measure(Timer(device))
+    counts = {OURS: options.repeats, RESTRICTED: options.repeats, FULL: options.rival_repeats}
+    for repeat in range(max(counts.values())):
+        for name in (name for name in SIDES if repeat < counts[name]):
+            _progress(f"{device}, {shape}: {name}, statistics {repeat + 1} of {counts[name]}")
+            found[name] = sides[name].measure(timers[name])
+    for repeat in range(options.solve_repeats):
+        for name in SIDES:
+            _progress(f"{device}, {shape}: {name}, neurons {repeat + 1}")
+            with timers[name].part("neurons"):
+                sides[name].neurons(found[name], min(options.neurons, shape.hidden))
+    agreement = _agreement(sides[OURS], sides[FULL], found)  # type: ignore[arg-type]
+    del sides, found
+    memory, skipped = {}, {}
+    for name in SIDES:
+        _progress(f"{device}, {shape}: {name}, memory")
+        size, reason = peak_memory(name, shape, options.images, device)
+        memory[name] = None if reason else size
+        if reason:
+            skipped[name] = f"SKIPPED: {reason}"
+    seconds = {name: _seconds(name, timers[name]) for name in SIDES}
+    return {
+        "shape": str(shape),
+        "device": device.type,
+        "seconds": {n: {k: figures(v) for k, v in parts.items()} for n, parts in seconds.items()},
+        "spread": {n: {k: spread(v) for k, v in parts.items()} for n, parts in seconds.items()},
+        "peak_extra_bytes": memory,
+        "skipped": skipped,
+        "ratios": _stage_ratios(seconds, memory),
+        "agreement": agreement,
+    }
 
 
-class Bench:
-    """A network, images and settings to be measured again and again.
+def synthetic(size: int, rows: int, seed: int = 0) -> Found:
+    """Return moments S (size, size) and N (size, size - 1) of so many correlated rows."""
+    generator = torch.Generator().manual_seed(seed)
 
-    Args:
-        base_width: channels of the first stage.
-        start: share of the final middle widths.
-        extensions: into how many steps growth is cut.
-        images: in the training set.
-        settings: of growth.
-        device: where all runs.
-    """
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    def __init__(
-        self,
-        *,
-        base_width: int,
-        start: float,
-        extensions: int,
-        images: int,
-        settings: GrowthSettings,
-        device: torch.device,
-    ) -> None:
-        network = ResNetSettings(base_width=base_width, start=start)
-        final = final_architecture(network, SHAPE, CLASSES)
-        self.architecture = seed_architecture(network, final)
-        self.settings = settings
-        self.device = device
-        self.network = build_network(self.architecture, seed=0)
-        self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.stream = made_up_images(images, settings, device)
-        self.cases = _cases(self.architecture, final, extensions)
-
-    def case(self, depth: int) -> Case:
-        """Return the case of a depth.
-
-        Raises:
-            TinygrowError: nothing grows there.
-        """
-        if depth not in self.cases:
-            known = ", ".join(map(str, self.cases))
-            raise TinygrowError(f"depth is {depth}; this network grows at depths {known}")
-        return self.cases[depth]
-
-    def extend(self, measured: Measured) -> nn.Module:
-        """Widen a copy of the network once, part by part as `extend` of growth does."""
-        settings, stream, site = self.settings, self.stream, measured.case.site
-        sampling, cut = settings.statistics, settings.solver.relative_cut
-        network = copy.deepcopy(self.network)
-        first, second = site.layers(network)
-        with batch_statistics(network):
-            _, h, _ = desired_update(network, site, stream.sample(2, 2)[0])
-        hidden = tuple(h.shape[2:])
-        sizes = (
-            update_sample_size(second, hidden, len(stream), sampling),
-            neuron_sample_size(first, second, hidden, len(stream), sampling),
-        )
-        timed = measured.timer.part
-
-        with timed("images"):
-            update_images, neuron_images = (stream.sample(n, sampling.batch_size) for n in sizes)
-        with timed("S1, M"):
-            moments = update_moments(network, site, update_images, sampling)
-        with timed("best update"):
-            delta = best_update(moments.S1, moments.M, cut)
-            bottleneck(moments.power, moments.M, delta)
-        with timed("S, N"):
-            pair = neuron_moments(network, site, neuron_images, delta, sampling)
-        with timed("neurons"):
-            neurons = optimal_neurons(pair.S, pair.N, measured.case.added, cut)
-        with timed("images, normalise"):
-            images = stream.sample(settings.amplitude.images, sampling.batch_size)
-            units = normalize(network, site, as_units(neurons, first, second), images[0])
-        with timed("sign"):
-            trial = Trial(network, site, units)
-            sign = better_sign(trial, images[0], settings.amplitude.sign_amplitude, 0.0)
-        with timed("line search"):
-            left = replace(settings.amplitude, normalization="none", sign="none")
-            amplitude = choose_amplitude(network, site, units.scaled(sign, sign), images, left)
-        assert amplitude.units is not None
-        with timed("widen"):
-            widen(network, site, amplitude.units)
-        with timed("running statistics"):
-            measure_running_statistics(network, images)
-        with timed("bottleneck again"):
-            moments = update_moments(network, site, update_images, sampling)
-            bottleneck(moments.power, moments.M, best_update(moments.S1, moments.M, cut))
-
-        measured.update_images, measured.neuron_images = moments.images, pair.images
-        measured.search_images = sum(len(labels) for _, labels in images)
-        measured.search_losses = len(amplitude.losses)
-        return network
-
-    def train(self, network: nn.Module, epochs: float, measured: Measured) -> None:
-        """Train for so many epochs."""
-        trainer = Trainer(network, self.stream, self.settings.training, total_epochs=epochs)
-        with measured.timer.part(_training(epochs)):
-            trainer.train(epochs)
-
-    def warm_up(self, depths: Sequence[int]) -> None:
-        """Run every part once on few images, for nothing."""
-        few = StatisticsSettings(max_images=200, batch_size=self.settings.statistics.batch_size)
-        settings, self.settings = self.settings, replace(self.settings, statistics=few)
-        for depth in depths:
-            scratch = Measured(self.case(depth), Timer(self.device))
-            self.train(self.extend(scratch), 100 / len(self.stream), scratch)
-        self.settings = settings
+    # A condition of 30 in the population; the sampling of twice `size` rows does the rest.
+    X = draw(rows, size) * torch.logspace(0, -0.75, size, dtype=torch.float64)
+    for _ in range(3):
+        v = torch.nn.functional.normalize(draw(size), dim=0)
+        X -= 2 * torch.outer(X @ v, v)
+    outputs, strong = size - 1, min(96, size // 2)
+    S = X.T @ X / rows
+    strength = 100 * 0.9 ** torch.arange(strong, dtype=torch.float64)
+    left, right = draw(size, strong) / size**0.5, draw(strong, outputs) / outputs**0.5
+    N = X.T @ draw(rows, outputs) / rows + S @ (left * strength) @ right
+    return Found(0.5 * (S + S.T), N, torch.empty(0))
 
 
-def made_up_images(count: int, settings: GrowthSettings, device: torch.device) -> TrainingStream:
-    """Return images of ten classes: a smooth picture of the class under noise."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(count) % CLASSES
-    coarse = torch.randint(30, 226, (CLASSES, 3, 4, 4), generator=generator).float()
-    smooth = F.interpolate(coarse, size=SHAPE[1:], mode="bilinear")
-    images = torch.empty(count, *SHAPE, dtype=torch.uint8)
-    for part in torch.arange(count).split(1000):
-        noise = 40 * torch.randn(len(part), *SHAPE, generator=generator)
-        images[part] = (smooth[labels[part]] + noise).clamp(0, 255).to(torch.uint8)
-    card = DataCard(
-        name="made-up",
-        source="random",
-        classes=tuple(map(str, range(CLASSES))),
-        shape=SHAPE,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.25, 0.25, 0.25),
-        counts={"train": count},
-    )
-    augmentation = settings.training.augmentation
-    return TrainingStream(DeviceImages(Split(images, labels), card, device), augmentation, seed=0)
+def solve(kind: str, device: torch.device, options: argparse.Namespace) -> Result:
+    """Time both solvers on one synthetic problem, each in the precision it works in."""
+    size = options.solve_size
+    few = max(2, min(DEFICIENT_ROWS, size // 4))
+    moments = synthetic(size, 2 * size if kind == "full rank" else few)
+    ours = Found(moments.S.to(device), moments.N.to(device), moments.delta)
+    theirs = Found(ours.S.float(), ours.N.float(), moments.delta)
+    timer = Timer(device)
+    small = synthetic(33, 66)
+    Ours.neurons(Found(small.S.to(device), small.N.to(device), small.delta), 2)
+    for repeat in range(options.solve_repeats):
+        _progress(f"{device}: solve at p = {size}, {kind}, {repeat + 1}")
+        with timer.part(OURS):
+            mine = Ours.neurons(ours, options.neurons)
+        with timer.part("gromo"):
+            other = Theirs.neurons(theirs, options.neurons)
+    # Gromo cuts eigenvalues at an absolute size: below full rank it solves another problem.
+    error = _error(other, mine) if kind == "full rank" else None
+    return {
+        "problem": kind,
+        "size": size,
+        "device": device.type,
+        "seconds": {name: figures(values) for name, values in timer.seconds.items()},
+        "spread": {name: spread(values) for name, values in timer.seconds.items()},
+        "ratio": _digits(median(timer.seconds["gromo"]) / median(timer.seconds[OURS])),
+        "agreement": error,
+    }
 
 
-def measure(bench: Bench, depths: Sequence[int], repeats: int) -> list[Measured]:
-    """Repeat extension and training at each depth."""
-    found = [Measured(bench.case(depth), Timer(bench.device)) for depth in depths]
-    bench.warm_up(depths)
-    for _ in range(repeats):
-        for measured in found:
-            widened = bench.extend(measured)
-            for epochs in EPOCHS:
-                bench.train(copy.deepcopy(widened), epochs, measured)
-    return found
+def judge(stages: Sequence[Result], solves: Sequence[Result]) -> list[Result]:
+    """Return every target of what was measured, with `holds`."""
+    targets: list[Result] = []
+
+    def add(name: str, value: float | None, least: float | None, most: float | None) -> None:
+        if value is None or (least is None and most is None):
+            return
+        holds = (least is None or value >= least) and (most is None or value <= most)
+        limit = {"at_least": least} if least is not None else {"at_most": most}
+        targets.append({"target": name, "value": value, **limit, "holds": holds})
+
+    for one in stages:
+        name, ratios = f"{one['device']} {one['shape']}", one["ratios"]
+        if one["device"] == "cpu" and one["shape"] in STATISTICS_SPEEDUP:
+            least = STATISTICS_SPEEDUP[one["shape"]]
+            add(f"{name}: statistics, speed-up on full", ratios["statistics_full"], least, None)
+            value = ratios["statistics_restricted"]
+            add(f"{name}: statistics, speed-up on restricted", value, RESTRICTED_SPEEDUP, None)
+            add(f"{name}: memory, share of full", ratios["memory_full"], None, MEMORY_SHARE)
+        for key, error in one["agreement"].items():
+            add(f"{name}: error of {key}", error, None, AGREEMENT)
+    for one in solves:
+        name = f"{one['device']} solve at p = {one['size']}, {one['problem']}"
+        if one["device"] == "cpu" and one["size"] == SOLVE_SIZE:
+            add(f"{name}: speed-up", one["ratio"], SOLVE_SPEEDUP[one["problem"]], None)
+        add(f"{name}: error of the neurons", one["agreement"], None, AGREEMENT)
+    return targets
 
 
-def table(found: Sequence[Measured]) -> str:
-    """Return the seconds as text, one column a depth."""
-    rows: list[list[str]] = [["seconds, median (smallest to largest)"]]
-    rows += [[f"{PARTS[part]}: {part}"] for part in PARTS]
-    rows += [[f"{group}, together"] for group in dict.fromkeys(PARTS.values())]
-    rows += [["one extension, together"]]
-    rows += [[f"{_training(epochs)}"] for epochs in EPOCHS]
-    rows += [[f"extension's share with {epochs:g} epochs, %"] for epochs in EPOCHS]
-    for measured in found:
-        case = measured.case
-        head = f"depth {case.site.depth}: {case.width} + {case.added} of {case.final}"
-        values = [measured.timer.seconds[part] for part in PARTS]
-        values += [measured.growth(group) for group in dict.fromkeys(PARTS.values())]
-        values += [measured.growth()]
-        values += [measured.timer.seconds[_training(epochs)] for epochs in EPOCHS]
-        values += [measured.share(epochs) for epochs in EPOCHS]
-        for row, cell in zip(rows, [head, *map(spread, values)], strict=True):
-            row.append(cell)
+def table(stages: Sequence[Result], solves: Sequence[Result], targets: Sequence[Result]) -> str:
+    """Return all figures as text: a row a side and shape, a group a device."""
+    rows = [["device", "problem", "side", "statistics, s", "best update, s", "neurons, s", "MiB"]]
+    for one in stages:
+        for name in SIDES:
+            cells, size = one["spread"][name], one["peak_extra_bytes"][name]
+            peak = one["skipped"].get(name, "") if size is None else f"{size / 2**20:.1f}"
+            parts = [cells.get(part, "-") for part in ("statistics", "best update", "neurons")]
+            rows.append([one["device"], one["shape"], name, *parts, peak])
+    for one in solves:
+        for name, cell in one["spread"].items():
+            head = f"p = {one['size']}, {one['problem']}"
+            rows.append([one["device"], head, name, "-", "-", cell, "-"])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
     lines.insert(1, "-" * len(max(lines, key=len)))
-    for measured in found:
-        lines.append(
-            f"depth {measured.case.site.depth}: {measured.update_images:,} images for S1, M;"
-            f" {measured.neuron_images:,} for S, N; line search on {measured.search_images:,},"
-            f" {measured.search_losses} losses in the last repeat"
-        )
+    lines.append("")
+    for one in targets:
+        least = "at_least" in one
+        limit = f"at least {one['at_least']:g}" if least else f"at most {one['at_most']:g}"
+        word = "holds" if one["holds"] else "DOES NOT HOLD"
+        lines.append(f"{one['target']}: {one['value']:.3g} ({limit}): {word}")
     return "\n".join(lines)
-
-
-def summary(measured: Measured) -> dict[str, Any]:
-    """Return one depth as plain data."""
-    case = measured.case
-    groups = dict.fromkeys(PARTS.values())
-    return {
-        "depth": case.site.depth,
-        "site": case.site.name,
-        "width": case.width,
-        "added": case.added,
-        "final_width": case.final,
-        "update_images": measured.update_images,
-        "neuron_images": measured.neuron_images,
-        "search_images": measured.search_images,
-        "search_losses": measured.search_losses,
-        "seconds": {part: figures(measured.timer.seconds[part]) for part in PARTS},
-        "groups": {group: figures(measured.growth(group)) for group in groups},
-        "extension": figures(measured.growth()),
-        "training": {f"{e:g}": figures(measured.timer.seconds[_training(e)]) for e in EPOCHS},
-        "share_percent": {f"{e:g}": figures(measured.share(e)) for e in EPOCHS},
-    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
-    parser.add_argument("--base-width", type=int, default=16, help="channels of the first stage")
-    parser.add_argument("--start", type=float, default=0.25, help="share of the middle widths")
-    parser.add_argument("--extensions", type=int, default=12, help="steps of the whole growth")
-    parser.add_argument("--depths", type=int, nargs="+", default=[2, 17], help="where to widen")
-    parser.add_argument("--images", type=int, default=5000, help="in the training set")
-    parser.add_argument(
-        "--max-images", type=int, default=0, help="for each pair of moments; 0: the training set"
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.growth",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--repeats", type=int, default=5, help="timed, after a warm-up")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    add = parser.add_argument
+    add("--shapes", nargs="*", default=list(STAGES), metavar="CxHxW", help="stages; none: no stage")
+    add("--images", type=int, default=64, help="in the one mini-batch")
+    add("--neurons", type=int, default=24, help="K")
+    add("--repeats", type=int, default=5, help="of our statistics and gromo's restricted ones")
+    add("--rival-repeats", type=int, default=5, help="of gromo's full statistics")
+    add("--solve-repeats", type=int, default=3, help="of each solver; 0: no solve")
+    add("--solve-size", type=int, default=SOLVE_SIZE, help="p of the synthetic solve; 0: none")
+    add("--device", nargs="+", default=None, help="default: cpu, and cuda where there is one")
+    add("--output", type=Path, default=None, help="JSON file for the result")
     chosen = parser.parse_args(arguments)
-    if chosen.images < 200 or chosen.repeats < 1:
-        parser.error("--images must be at least 200 and --repeats at least 1")
+    for key, least in (("images", 2), ("neurons", 1), ("repeats", 1), ("rival_repeats", 1)):
+        if getattr(chosen, key) < least:
+            parser.error(f"--{key.replace('_', '-')} must be at least {least}")
+    if chosen.solve_repeats < 0 or (chosen.solve_size and chosen.solve_size < 16):
+        parser.error("--solve-repeats must be at least 0 and --solve-size 0 or at least 16")
+    names = chosen.device or (["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
     try:
-        device = pick_device(chosen.device)
-        bench = Bench(
-            base_width=chosen.base_width,
-            start=chosen.start,
-            extensions=chosen.extensions,
-            images=chosen.images,
-            settings=GrowthSettings(statistics=StatisticsSettings(max_images=chosen.max_images)),
-            device=device,
-        )
-        around = surroundings(device)
-        found = measure(bench, chosen.depths, chosen.repeats)
+        shapes = [Shape.parse(text) for text in chosen.shapes]
+        devices = [pick_device(name) for name in names]
+        around = [surroundings(device) for device in devices]
+        stages = [stage(shape, device, chosen) for device in devices for shape in shapes]
+        kinds = SOLVE_SPEEDUP if chosen.solve_size and chosen.solve_repeats else ()
+        solves = [solve(kind, device, chosen) for device in devices for kind in kinds]
+        targets = judge(stages, solves)
+        result = {
+            "benchmark": "growth",
+            "arguments": {k: str(v) if isinstance(v, Path) else v for k, v in vars(chosen).items()},
+            "relative_cut": CUT,
+            "surroundings": around,
+            "stages": stages,
+            "solves": solves,
+            "targets": targets,
+            "holds": all(target["holds"] for target in targets),
+        }
+        if chosen.output:
+            write_json(chosen.output, result)
     except TinygrowError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    print(
-        f"ResNet of base width {chosen.base_width}, middle widths"
-        f" {' '.join(map(str, bench.architecture.middle_widths))}; {chosen.images:,} made-up"
-        f" training images of 3x32x32, batch size {bench.settings.training.batch_size};"
-        f" n = {chosen.repeats}"
-    )
-    print(", ".join(f"{key} {value}" for key, value in around.items()), end="\n\n")
-    print(table(found), end="\n\n")
-    result = {"benchmark": "growth", "arguments": vars(chosen), **around}
-    print(json.dumps(result | {"depths": [summary(measured) for measured in found]}))
-    return 0
+    for one in around:
+        print(", ".join(f"{key} {value}" for key, value in one.items()))
+    print("Seconds are median (smallest to largest); MiB are peak extra memory.\n")
+    print(table(stages, solves, targets), end="\n\n")
+    print(json.dumps(result))
+    return 0 if result["holds"] else 1
 
 
-def _cases(start: Architecture, final: Architecture, extensions: int) -> dict[int, Case]:
-    steps = neurons_per_extension(start.middle_widths, final.middle_widths, extensions)
-    return {
-        site.depth: Case(
-            site=site,
-            width=start.middle_widths[site.index],
-            added=steps[site.index],
-            final=final.middle_widths[site.index],
-        )
-        for site in sites_of(start)
-    }
+def _agreement(ours: Ours, theirs: Theirs, found: dict[str, Found]) -> dict[str, float]:
+    mine, full = found[OURS], found[FULL]
+    scale = float(ours.unprojected().norm())
+    gap = theirs.projected_by(mine.delta).double() - mine.N
+    return {"S": _error(full.S, mine.S), "N": _digits(float(gap.norm()) / scale)}
 
 
-def _training(epochs: float) -> str:
-    return f"training for {epochs:g} epochs"
+def _seconds(name: str, timer: Timer) -> dict[str, list[float]]:
+    parts = [timer.seconds[part] for part in STATISTICS.get(name, ("statistics",))]
+    summed = {"statistics": [sum(times) for times in zip(*parts, strict=True)]}
+    solved = ("best update", "neurons")
+    return summed | {part: timer.seconds[part] for part in solved if part in timer.seconds}
+
+
+def _stage_ratios(
+    seconds: dict[str, dict[str, list[float]]], memory: dict[str, int | None]
+) -> dict[str, float | None]:
+    """Return gromo's seconds over ours and our bytes over gromo's."""
+    ratios: dict[str, float | None] = {}
+    for rival, key in ((FULL, "full"), (RESTRICTED, "restricted")):
+        for part, values in seconds[OURS].items():
+            ratio = median(seconds[rival][part]) / median(values)
+            ratios[f"{part.replace(' ', '_')}_{key}"] = _digits(ratio)
+        mine, other = memory[OURS], memory[rival]
+        ratios[f"memory_{key}"] = _digits(mine / other) if mine is not None and other else None
+    return ratios
+
+
+def _error(other: torch.Tensor, ours: torch.Tensor) -> float:
+    return _digits(float((other.double() - ours).norm() / ours.norm()))
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _progress(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

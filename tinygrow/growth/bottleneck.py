@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from tinygrow.errors import TinygrowError
+from tinygrow.growth.triplets import leading_triplets, root_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +22,16 @@ class Neurons:
         alpha: (K, p) fan-in weights, the bias last where the layer has one.
         omega: (K, q * T) fan-out weights, ordered (output channel, tap).
         singular_values: (K,) lambda_k of the chosen neurons, descending.
-        spectrum: (r,) all lambda, descending; r is the numerical rank of the problem.
+        spectrum: (r,) all lambda, descending, r the numerical rank of the problem; or the leading
+            ones alone.
+        complete: whether the spectrum holds all of them.
     """
 
     alpha: torch.Tensor
     omega: torch.Tensor
     singular_values: torch.Tensor
     spectrum: torch.Tensor
+    complete: bool = True
 
 
 def best_update(S1: torch.Tensor, M: torch.Tensor, relative_cut: float) -> torch.Tensor:
@@ -65,8 +69,8 @@ def optimal_neurons(
     """Return the K neurons that minimise (1/n) sum ||V - sum_k omega_k alpha_k^T b||^2.
 
     alpha_k = sqrt(lambda_k) S^(-1/2) u_k and omega_k = sqrt(lambda_k) v_k with the singular
-    triplets of S^(-1/2) N (tiny.md 1.4). In the eigenbasis S = E diag(d) E^T the matrix to
-    decompose is diag(d)^(-1/2) E^T N: the pseudo-inverse root without forming it.
+    triplets of S^(-1/2) N (tiny.md 1.4), found without the root and, in large problems, without the
+    other triplets: see `tinygrow.growth.triplets`.
 
     Args:
         S: (p, p), symmetric positive semi-definite.
@@ -81,17 +85,21 @@ def optimal_neurons(
     Raises:
         TinygrowError: a moment holds inf or NaN.
     """
-    values, vectors = _spectrum(S, relative_cut)
-    root = vectors / values.sqrt()
-    u, spectrum, v = torch.linalg.svd(root.T @ _finite(N, "N"), full_matrices=False)
-    spectrum = _above_rounding(spectrum, N, floor)
+    S = _finite(S, "S")
+    root = root_of(0.5 * (S + S.T), relative_cut)
+    triplets = leading_triplets(root, _finite(N, "N"), count)
+    spectrum = triplets.values
+    largest = float(spectrum[0]) if len(spectrum) else 0.0
+    noise = max(floor, largest * torch.finfo(torch.float64).eps * max(N.shape))
+    spectrum = spectrum[spectrum > noise] if largest > 0 else spectrum[:0]
     kept = min(count, len(spectrum))
     scale = spectrum[:kept].sqrt()
     return Neurons(
-        alpha=(root @ u[:, :kept] * scale).T.contiguous(),
-        omega=(v[:kept] * scale[:, None]).contiguous(),
+        alpha=(root.apply(triplets.u[:, :kept]) * scale).T.contiguous(),
+        omega=(triplets.v[:, :kept] * scale).T.contiguous(),
         singular_values=spectrum[:kept],
         spectrum=spectrum,
+        complete=triplets.complete,
     )
 
 

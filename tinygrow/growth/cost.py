@@ -2,9 +2,10 @@
 
 Conventions: a forward pass costs the multiply-adds of its convolutions and linear layers; the
 moments of an image a forward pass, a backward pass of activations alone down to the site, and the
-products of patches. Decompositions count half of the floating-point operations that textbooks give
-(Golub, Van Loan, Matrix Computations): 9 n^3 for symmetric eigenvectors, 4 m n^2 + 22 n^3 for a
-thin SVD.
+products of patches, as im2col takes them (between plain convolutions correlations take a part of
+it). Decompositions count half of the floating-point operations that textbooks give (Golub, Van
+Loan, Matrix Computations) for the whole of them: 9 n^3 for symmetric eigenvectors, 4 m n^2 + 22 n^3
+for a thin SVD; large problems take less, as only the leading triplets are found.
 """
 
 import math

@@ -30,7 +30,7 @@ class ExtensionRow:
         bottleneck_after: measured again on the widened network and the same images.
         largest_singular_value: lambda_1.
         singular_values_kept: how many became neurons.
-        singular_values_dropped: how many did not.
+        singular_values_dropped: how many did not; empty where a large problem leaves them unknown.
         power_kept: sum of their squares.
         power_dropped: likewise.
         sign: of the new neurons as a group.
@@ -110,7 +110,7 @@ class ExtensionCurves:
         extension: as in its row.
         depth: number of the layer.
         site: module path of the layer.
-        singular_values: all lambda, descending.
+        singular_values: all lambda, descending; of a large problem the leading ones.
         kept: how many became neurons.
         amplitudes: gamma tried.
         losses: mean training loss at each.

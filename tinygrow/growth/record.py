@@ -144,10 +144,11 @@ def facts_of(extension: Extension) -> ExtensionFacts:
         columns |= {
             "largest_singular_value": float(spectrum[0]),
             "singular_values_kept": kept,
-            "singular_values_dropped": len(spectrum) - kept,
             "power_kept": float(power[:kept].sum()),
-            "power_dropped": float(power[kept:].sum()),
         }
+        if proposal.neurons.complete:
+            columns["singular_values_dropped"] = len(spectrum) - kept
+            columns["power_dropped"] = float(power[kept:].sum())
         if proposal.bottleneck is not None:
             columns["bottleneck_predicted"] = proposal.bottleneck - float(power[:kept].sum())
     curves = None

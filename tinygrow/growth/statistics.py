@@ -20,14 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tinygrow.growth.patches import (
-    Layer,
-    multiplicity,
-    output_size,
-    patch_size,
-    patches,
-    readings,
-)
+from tinygrow.growth.moments import CrossSum, GramSum
+from tinygrow.growth.patches import Layer
 from tinygrow.growth.sites import Site
 from tinygrow.settings.growth import StatisticsSettings
 from tinygrow.training.batches import Batch
@@ -130,71 +124,6 @@ def desired_update(
     return kept["x"], kept["h"], -gradient
 
 
-@torch.no_grad()
-def add_update_moments(
-    second: Layer,
-    h: torch.Tensor,
-    target: torch.Tensor,
-    sums: tuple[torch.Tensor, torch.Tensor],
-    settings: StatisticsSettings,
-) -> None:
-    """Add sum b b^T to sums[0] and sum b V^T to sums[1] (float64), chunk by chunk.
-
-    Args:
-        second: the layer that reads h.
-        h: (B, C, H, W) or (B, C).
-        target: V, of the shape of the layer's output.
-        sums: (p1, p1) and (p1, q), changed in place.
-        settings: precision of the products, size of the chunks.
-    """
-    dtype = getattr(torch, settings.dtype)
-    positions = target[0, 0].numel()
-    for part in _chunks(len(h), positions * (2 * patch_size(second) + target.shape[1]), settings):
-        b = _flat(patches(second, h[part].to(dtype)))
-        v = _flat(
-            target[part].to(dtype).flatten(2)
-            if target.ndim > 2
-            else target[part].to(dtype).unsqueeze(-1)
-        )
-        sums[0].add_(b @ b.T)
-        sums[1].add_(b @ v.T)
-
-
-@torch.no_grad()
-def add_neuron_moments(
-    first: Layer,
-    second: Layer,
-    x: torch.Tensor,
-    target: torch.Tensor,
-    sums: tuple[torch.Tensor, torch.Tensor],
-    settings: StatisticsSettings,
-) -> None:
-    """Add to sums[0] the weighted Gram of B^c, to sums[1] its cross moment with V (float64).
-
-    S = sum_i B^c_i diag(m) B^c_i^T, m the multiplicity of each hidden position: equal to the sum
-    over output positions and taps with the T_j maps (tiny.md 1.6).
-
-    Args:
-        first: the layer that widens.
-        second: the layer that reads its outputs.
-        x: what `first` reads, (B, C, H, W) or (B, C).
-        target: V (projected or not), of the shape of the output of `second`.
-        sums: (p, p), or (0, 0) to leave the Gram out, and (p, q * T), changed in place.
-        settings: precision of the products, size of the chunks.
-    """
-    dtype = getattr(torch, settings.dtype)
-    hidden = output_size(first, tuple(x.shape[2:]))
-    weights = multiplicity(second, hidden, tuple(target.shape[2:])).to(x.device, dtype)
-    taps = second.weight[0, 0].numel()
-    row = weights.numel() * (3 * patch_size(first) + 2 * target.shape[1] * taps)
-    for part in _chunks(len(x), row, settings):
-        columns = patches(first, x[part].to(dtype))
-        b = _flat(columns)
-        if len(sums[0]):
-            sums[0].add_(_flat(columns * weights) @ b.T)
-        sums[1].add_(b @ _flat(readings(second, target[part].to(dtype), hidden)).T)
-
-
 def update_moments(
     network: nn.Module,
     site: Site,
@@ -203,19 +132,20 @@ def update_moments(
     label_smoothing: float = 0.0,
 ) -> UpdateMoments:
     """Measure S1 and M at a site (tiny.md 1.3)."""
-    second = site.layers(network)[1]
-    size, outputs = patch_size(second), second.weight.shape[0]
-    sums = _zeros(second, (size, size), (size, outputs))
+    second, dtype = site.layers(network)[1], getattr(torch, settings.dtype)
+    gram, cross = GramSum(second, _bound(settings)), CrossSum(second, _bound(settings))
     power = torch.zeros((), dtype=torch.float64, device=second.weight.device)
     images = 0
     with batch_statistics(network), full_float32():
         for batch in batches:
             _, h, target = desired_update(network, site, batch, label_smoothing)
-            add_update_moments(second, h, target, sums, settings)
+            h, target = h.to(dtype), target.to(dtype)
+            gram.add(h)
+            cross.add(h, target)
             power += target.double().square().sum()
             images += len(target)
     return UpdateMoments(
-        _symmetric(sums[0]) / images, sums[1] / images, float(power) / images, images
+        gram.result() / images, cross.result() / images, float(power) / images, images
     )
 
 
@@ -240,17 +170,21 @@ def neuron_moments(
         gram: measure S too, which is half of the work.
     """
     first, second = site.layers(network)
-    size, outputs = patch_size(first), second.weight.shape[0] * second.weight[0, 0].numel()
-    sums = _zeros(second, (size, size) if gram else (0, 0), (size, outputs))
+    dtype, bound = getattr(torch, settings.dtype), _bound(settings)
+    squares, cross = GramSum(first, bound, second), CrossSum(first, bound, second)
     images = 0
     with batch_statistics(network), full_float32():
         for batch in batches:
             x, h, target = desired_update(network, site, batch, label_smoothing)
             if delta is not None:
                 target = target - apply_update(second, h, delta)
-            add_neuron_moments(first, second, x, target, sums, settings)
+            x, target = x.to(dtype), target.to(dtype)
+            if gram:
+                squares.add(x)
+            cross.add(x, target)
             images += len(target)
-    return NeuronMoments(_symmetric(sums[0]) / images, sums[1] / images, images)
+    N = cross.result() / images
+    return NeuronMoments(squares.result() / images if gram else N.new_zeros(0, 0), N, images)
 
 
 @torch.no_grad()
@@ -272,22 +206,6 @@ def apply_layer(
     return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation)
 
 
-def _zeros(like: Layer, *shapes: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    a, b = (torch.zeros(s, dtype=torch.float64, device=like.weight.device) for s in shapes)
-    return a, b
-
-
-def _flat(columns_BPL: torch.Tensor) -> torch.Tensor:
-    return columns_BPL.transpose(0, 1).flatten(1)
-
-
-def _symmetric(matrix: torch.Tensor) -> torch.Tensor:
-    return 0.5 * (matrix + matrix.T)
-
-
-def _chunks(images: int, numbers_an_image: int, settings: StatisticsSettings) -> Iterator[slice]:
-    """Cut a mini-batch so that a chunk's patches fit into the bound; at least one image each."""
-    width = 8 if settings.dtype == "float64" else 4
-    step = max(1, settings.chunk_megabytes * 2**20 // (numbers_an_image * width))
-    for start in range(0, images, step):
-        yield slice(start, start + step)
+def _bound(settings: StatisticsSettings) -> int:
+    """Return the numbers that may be held at once."""
+    return settings.chunk_megabytes * 2**20 // (8 if settings.dtype == "float64" else 4)

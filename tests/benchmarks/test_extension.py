@@ -1,0 +1,81 @@
+import json
+
+import pytest
+import torch
+
+from benchmarks import extension
+from benchmarks.timing import Timer
+from tinygrow.settings.growth import GrowthSettings
+
+SMALL = ["--base-width", "4", "--extensions", "3", "--images", "220", "--device", "cpu"]
+
+
+@pytest.fixture
+def small_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extension, "SHAPE", (3, 8, 8))
+
+
+@pytest.mark.usefixtures("small_images")
+def test_every_part_is_timed_at_every_depth(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        extension.main([*SMALL, "--depths", "4", "17", "--repeats", "1", "--max-images", "200"])
+        == 0
+    )
+    *text, last = capsys.readouterr().out.splitlines()
+    result = json.loads(last)
+    assert result["benchmark"] == "extension" and result["device"] == "cpu"
+    assert result["arguments"]["repeats"] == 1 and result["threads"] >= 1
+    assert [found["depth"] for found in result["depths"]] == [4, 17]
+    for found in result["depths"]:
+        assert set(found["seconds"]) == set(extension.PARTS)
+        timed = [*found["seconds"].values(), *found["training"].values(), found["extension"]]
+        for figures in timed:
+            assert figures["n"] == 1
+            assert 0 < figures["min"] <= figures["median"] <= figures["max"]
+        parts = sum(figures["median"] for figures in found["seconds"].values())
+        assert parts == pytest.approx(found["extension"]["median"], rel=1e-3)
+        groups = sum(figures["median"] for figures in found["groups"].values())
+        assert groups == pytest.approx(found["extension"]["median"], rel=1e-3)
+        assert found["update_images"] == found["neuron_images"] == 200
+        assert found["search_images"] == 220 and found["search_losses"] > 1
+        assert 0 < found["share_percent"]["1"]["median"] < 100
+    last_case = result["depths"][1]
+    assert (last_case["width"], last_case["added"], last_case["final_width"]) == (8, 8, 32)
+    assert any(line.startswith("solve: neurons") for line in text)
+    assert any("200 images for S1, M; 200 for S, N" in line for line in text)
+
+
+@pytest.mark.usefixtures("small_images")
+def test_the_network_itself_is_not_widened() -> None:
+    bench = extension.Bench(
+        base_width=4,
+        start=0.25,
+        extensions=3,
+        images=200,
+        settings=GrowthSettings(),
+        device=torch.device("cpu"),
+    )
+    before = {key: value.clone() for key, value in bench.network.state_dict().items()}
+    measured = extension.Measured(bench.case(2), Timer(bench.device))
+    widened = bench.extend(measured)
+    assert widened.get_submodule("stages.0.block0.conv1").out_channels == 2
+    after = bench.network.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--depths", "3"], "depth is 3; this network grows at depths 2, 4, 7"),
+        (["--extensions", "7"], "numbers of extensions that work: 1, 3"),
+        (["--device", "tpu"], "device is 'tpu'"),
+        (["--base-width", "0"], "base_width is 0"),
+    ],
+)
+@pytest.mark.usefixtures("small_images")
+def test_expected_failures_are_one_line(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert extension.main([*SMALL, *arguments]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("Error: ") and words in error and error.count("\n") == 1
