@@ -18,15 +18,15 @@ from tinygrow.errors import TinygrowError
         ("/mine", None, "/mine"),
         (None, "/shared", "/shared/tinygrow"),
         ("", "/shared", "/shared/tinygrow"),
-        (None, None, "/home/me/.cache/tinygrow"),
-        (None, "", "/home/me/.cache/tinygrow"),
-        (None, "relative", "/home/me/.cache/tinygrow"),
+        (None, None, "/srv/me/.cache/tinygrow"),
+        (None, "", "/srv/me/.cache/tinygrow"),
+        (None, "relative", "/srv/me/.cache/tinygrow"),
     ],
 )
 def test_the_folder_is_that_of_the_environment(
     monkeypatch: pytest.MonkeyPatch, own: str | None, shared: str | None, folder: str
 ) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/srv/me")
     for name, value in (("TINYGROW_CACHE", own), ("XDG_CACHE_HOME", shared)):
         monkeypatch.delenv(name, raising=False)
         if value is not None:
