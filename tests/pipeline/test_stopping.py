@@ -23,16 +23,22 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_signals_ask_to_stop_and_handlers_come_back(
     number: signal.Signals, status: int, reason: str
 ) -> None:
-    before = signal.getsignal(number)
-    with stopping.requests() as request:
-        request.immediate = False
-        signal.raise_signal(number)
-        assert request.pending is not None
-        assert (request.pending.status, request.pending.reason) == (status, reason)
-        signal.raise_signal(signal.SIGTERM)  # another one does not insist
-        signal.raise_signal(number)  # nor the same one at once
-        assert request.pending.status == status
-    assert signal.getsignal(number) is before
+    def own(*_: object) -> None:
+        pytest.fail("the handler from before was called")
+
+    before = signal.signal(number, own)  # it may be ignored where the tests run
+    try:
+        with stopping.requests() as request:
+            request.immediate = False
+            signal.raise_signal(number)
+            assert request.pending is not None
+            assert (request.pending.status, request.pending.reason) == (status, reason)
+            signal.raise_signal(signal.SIGTERM)  # another one does not insist
+            signal.raise_signal(number)  # nor the same one at once
+            assert request.pending.status == status
+        assert signal.getsignal(number) is own
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_second_ctrl_c_insists(monkeypatch: pytest.MonkeyPatch) -> None:
