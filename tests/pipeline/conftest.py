@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import paths
 from pipeline.closure import ROOT
+from tests.pipeline.tiny import read_demo, write_params
 
 
 @pytest.fixture
@@ -16,4 +18,16 @@ def workspace(tmp_path: Path) -> Path:
     (tmp_path / ".dvc").mkdir()
     config = (ROOT / ".dvc" / "config").read_text().replace("autostage = true", "no_scm = true")
     (tmp_path / ".dvc" / "config").write_text(config)
+    return tmp_path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to be in, with the demo's parameters and what its stages read."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    write_params(tmp_path, read_demo())
+    for file in (paths.prepared("digits"), paths.grown("demo")):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"content")
     return tmp_path

@@ -11,17 +11,6 @@ from tests.pipeline.tiny import put, read_demo, write_params
 from tinygrow.state.folder import StateFolder
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("DVC_ROOT", raising=False)
-    write_params(tmp_path, read_demo())
-    for file in (paths.prepared("digits"), paths.grown("demo")):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(b"content")
-    return tmp_path
-
-
 def save(stage: str, model: str = "demo", progress: str = "epoch 1 of 2") -> Path:
     """Save a state as the stage would now; return its folder."""
     belongs = state.belonging(stage, params.read(), model, "cpu")

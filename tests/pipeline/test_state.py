@@ -21,17 +21,6 @@ class Lines(Observer):
         self.lines.append(line)
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("DVC_ROOT", raising=False)
-    write_params(tmp_path, read_demo())
-    for file in (paths.prepared("digits"), paths.grown("demo")):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(b"content")
-    return tmp_path
-
-
 def belonging(stage: str = "grow", device: str = "cpu") -> dict[str, Any]:
     return state.belonging(stage, params.read(), "demo", device)
 
