@@ -178,7 +178,7 @@ class Bench:
         with timed("neurons"):
             neurons = optimal_neurons(pair.S, pair.N, measured.case.added, cut)
         with timed("images, normalise"):
-            images = stream.sample(settings.amplitude.images, sampling.batch_size)
+            images = list(stream.sample(settings.amplitude.images, sampling.batch_size))
             units = normalize(network, site, as_units(neurons, first, second), images[0])
         with timed("sign"):
             trial = Trial(network, site, units)

@@ -7,7 +7,7 @@ mini-batch's statistics, as everywhere in growth.
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from tinygrow.errors import TinygrowError
+from tinygrow.growth.line_search import search
+from tinygrow.growth.replay import Replay
 from tinygrow.growth.sites import Site
 from tinygrow.growth.statistics import apply_layer, batch_statistics
 from tinygrow.growth.surgery import NewUnits, widen
@@ -71,6 +73,7 @@ class Trial:
         self.site = site
         self.units = units
         widen(self.network, site, units)
+        self._replay = Replay(self.network, site.first)
 
     @torch.no_grad()
     def set(self, fan_in: float, fan_out: float) -> None:
@@ -86,12 +89,15 @@ class Trial:
 
     @torch.no_grad()
     def loss(self, batches: Sequence[Batch], label_smoothing: float) -> float:
-        """Return the mean loss over the batches, summed in float64."""
+        """Return the mean loss over the batches, summed in float64.
+
+        Of batches that it is given again, only what is behind the site is run again.
+        """
         total, images = 0.0, 0
         with batch_statistics(self.network), full_float32():
             for x, y in batches:
                 losses = F.cross_entropy(
-                    self.network(x), y, reduction="none", label_smoothing=label_smoothing
+                    self._replay(x), y, reduction="none", label_smoothing=label_smoothing
                 )
                 total += float(losses.double().sum())
                 images += len(y)
@@ -236,34 +242,12 @@ def better_sign(trial: Trial, batch: Batch, amplitude: float, label_smoothing: f
         label_smoothing: that of the training loss.
     """
     trial.network.double()
-    images, labels = batch
+    images, labels = batch[0].double(), batch[1]
     root, losses = math.sqrt(amplitude), []
     for sign in (1, -1):
         trial.set(sign * root, sign * root)
-        losses.append(trial.loss([(images.double(), labels)], label_smoothing))
+        losses.append(trial.loss([(images, labels)], label_smoothing))
     return 1 if losses[0] <= losses[1] else -1
-
-
-def search(
-    loss_at: Callable[[float], float], settings: AmplitudeSettings
-) -> tuple[list[float], list[float]]:
-    """Return amplitudes 0, 2^k, 2^(k+1), ... and the loss at each (tiny.md 1.9).
-
-    With `first_increase` the search ends behind the first rise by more than the tolerance.
-    """
-    top = math.ceil(math.log2(settings.largest)) - 1
-    amplitudes = [0.0]
-    losses = [loss_at(0.0)]
-    for exponent in range(settings.smallest_exponent, top + 1):
-        loss = loss_at(2.0**exponent)
-        if not math.isfinite(loss):  # larger ones overflow as well
-            break
-        amplitudes.append(2.0**exponent)
-        losses.append(loss)
-        rise = losses[-1] - losses[-2]
-        if settings.search == "first_increase" and rise > settings.tolerance * abs(losses[0]):
-            break
-    return amplitudes, losses
 
 
 def _ratio(old: torch.Tensor, new: torch.Tensor) -> float:

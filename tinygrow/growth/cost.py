@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from tinygrow.architecture import Architecture
+from tinygrow.growth.line_search import bracket_losses, largest_exponent
 from tinygrow.growth.sample_size import neuron_sample_size, update_sample_size
 from tinygrow.growth.schedule import visits
 from tinygrow.growth.sites import Site, sites_of
@@ -162,7 +163,7 @@ class CostModel:
             statistics=float(statistics),
             solve=self._solve(first, second, neuron_images),
             first_looks=float(looks * math.ceil(search_images / batches) * forward),
-            search=float(amplitudes(settings.amplitude) * search_images * forward),
+            search=float(search_images * self._search(site, after)),
             surgery=surgery,
             surgery_solve=surgery_solve,
         )
@@ -184,6 +185,13 @@ class CostModel:
         return sum(shape.multiply_adds for shape in shapes.values()) + sum(
             shapes[name].multiply_adds for name in behind
         )
+
+    def _search(self, site: Site, shapes: dict[str, LayerShape]) -> int:
+        """Return the multiply-adds of a line search on one image: once up to the site."""
+        names = list(shapes)
+        before = sum(shapes[name].multiply_adds for name in names[: names.index(site.first)])
+        behind = sum(shapes[name].multiply_adds for name in names[names.index(site.first) :])
+        return before + amplitudes(self.settings.amplitude) * behind
 
     def _moment_images(self, first: LayerShape, second: LayerShape) -> tuple[int, int]:
         measured, statistics = MOMENTS[self.settings.method], self.settings.statistics
@@ -229,7 +237,9 @@ def amplitudes(settings: AmplitudeSettings) -> int:
     """Return how many losses a search looks at: all there are, or the usual number."""
     if settings.search == "fixed":
         return 2
-    top = math.ceil(math.log2(settings.largest)) - 1
+    if settings.search == "bracket":
+        return bracket_losses(settings)
+    top = largest_exponent(settings)
     if settings.search == "first_increase" and settings.normalization == "functional":
         top = min(top, max(USUAL_END, settings.smallest_exponent + 1))
     return top - settings.smallest_exponent + 2

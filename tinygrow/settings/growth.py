@@ -90,7 +90,8 @@ class AmplitudeSettings:
         images: training images of the line search.
         smallest_exponent: the search starts at 2**smallest_exponent.
         largest: the search ends at the largest power of two below this value.
-        search: `first_increase` (stop when the loss rises), `grid` (try all) or `fixed` (take
+        search: `first_increase` (from the smallest, stop when the loss rises: the paper), `grid`
+            (try all), `bracket` (close in on the lowest with a few: 7 of 27) or `fixed` (take
             `fixed_factor`, whatever it does to the loss).
         fixed_factor: the amplitude factor without a search (the paper's for GradMax: 1e-3).
         tolerance: share of the loss below which two losses count as equal.
@@ -105,7 +106,7 @@ class AmplitudeSettings:
     images: int = 1000
     smallest_exponent: int = -27
     largest: float = 1.0
-    search: Literal["first_increase", "grid", "fixed"] = "first_increase"
+    search: Literal["first_increase", "grid", "bracket", "fixed"] = "first_increase"
     fixed_factor: float = 1e-3
     tolerance: float = 1e-7
     min_gain: float = 1e-8
@@ -124,7 +125,7 @@ class AmplitudeSettings:
             f"2**smallest_exponent must be below largest ({self.largest})",
         )
         at_least("smallest_exponent", self.smallest_exponent, -1000)
-        one_of("search", self.search, ("first_increase", "grid", "fixed"))
+        one_of("search", self.search, ("first_increase", "grid", "bracket", "fixed"))
         above("fixed_factor", self.fixed_factor, 0)
         at_least("tolerance", self.tolerance, 0)
         at_least("min_gain", self.min_gain, 0)
