@@ -7,7 +7,7 @@ mini-batch's statistics, as everywhere in growth.
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -73,7 +73,11 @@ class Trial:
         self.site = site
         self.units = units
         widen(self.network, site, units)
-        self._replay = Replay(self.network, site.first)
+        self._forward: Callable[[torch.Tensor], torch.Tensor] = self.network
+
+    def expect_repeats(self) -> None:
+        """Keep, from now on, what batches come to before the site, for when they come again."""
+        self._forward = Replay(self.network, self.site.first)
 
     @torch.no_grad()
     def set(self, fan_in: float, fan_out: float) -> None:
@@ -89,15 +93,12 @@ class Trial:
 
     @torch.no_grad()
     def loss(self, batches: Sequence[Batch], label_smoothing: float) -> float:
-        """Return the mean loss over the batches, summed in float64.
-
-        Of batches that it is given again, only what is behind the site is run again.
-        """
+        """Return the mean loss over the batches, summed in float64."""
         total, images = 0.0, 0
         with batch_statistics(self.network), full_float32():
             for x, y in batches:
                 losses = F.cross_entropy(
-                    self._replay(x), y, reduction="none", label_smoothing=label_smoothing
+                    self._forward(x), y, reduction="none", label_smoothing=label_smoothing
                 )
                 total += float(losses.double().sum())
                 images += len(y)
@@ -194,12 +195,13 @@ def choose_amplitude(
         units = normalize(network, site, units, batches[0])
     elif settings.normalization == "parametric":
         units = normalize_weights(units)
-    trial = Trial(network, site, units)
     sign = 1
     if settings.sign == "group":
         sign = better_sign(
             Trial(network, site, units), batches[0], settings.sign_amplitude, label_smoothing
         )
+    trial = Trial(network, site, units)
+    trial.expect_repeats()
 
     def factors(gamma: float) -> tuple[float, float]:
         fan_in, fan_out = shares(units, gamma)
