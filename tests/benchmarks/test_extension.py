@@ -34,15 +34,28 @@ def test_every_part_is_timed_at_every_depth(capsys: pytest.CaptureFixture[str]) 
             assert 0 < figures["min"] <= figures["median"] <= figures["max"]
         parts = sum(figures["median"] for figures in found["seconds"].values())
         assert parts == pytest.approx(found["extension"]["median"], rel=1e-3)
-        groups = sum(figures["median"] for figures in found["groups"].values())
-        assert groups == pytest.approx(found["extension"]["median"], rel=1e-3)
-        assert found["update_images"] == found["neuron_images"] == 200
+        assert found["seconds"]["rest"]["median"] < 0.5 * found["extension"]["median"]
+        assert found["images"] == 400
         assert found["search_images"] == 220 and found["search_losses"] > 1
         assert 0 < found["share_percent"]["1"]["median"] < 100
     last_case = result["depths"][1]
     assert (last_case["width"], last_case["added"], last_case["final_width"]) == (8, 8, 32)
-    assert any(line.startswith("solve: neurons") for line in text)
-    assert any("200 images for S1, M; 200 for S, N" in line for line in text)
+    assert any(line.startswith("solve ") for line in text)
+    assert any("400 images for the moments" in line for line in text)
+    assert "holds" not in result
+
+
+@pytest.mark.usefixtures("small_images")
+def test_the_exit_status_says_whether_the_share_holds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*SMALL, "--depths", "4", "--repeats", "1", "--model", "demo"]
+    for limit, holds in ((0.0, False), (100.0, True)):
+        monkeypatch.setattr(extension, "LARGEST_SHARE", limit)
+        assert extension.main(arguments) == (0 if holds else 1)
+        result = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert result["holds"] is holds
+        assert result["depths"][0]["search_losses"] <= 8  # the settings of `demo`: a bracket
 
 
 @pytest.mark.usefixtures("small_images")
