@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from tinygrow.growth.moments import CrossSum, GramSum
 from tinygrow.growth.patches import Layer
@@ -79,49 +80,112 @@ def batch_statistics(network: nn.Module) -> Iterator[None]:
             norm.track_running_stats = flag
 
 
-def desired_update(
-    network: nn.Module, site: Site, batch: Batch, label_smoothing: float = 0.0
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return what `first` reads, what `second` reads, and the per-example desired update V.
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one mini-batch shows at a site.
+
+    Attributes:
+        x: what `first` reads.
+        h: what `second` reads.
+        target: per-example desired update V of the raw output of `second`.
+    """
+
+    x: torch.Tensor
+    h: torch.Tensor
+    target: torch.Tensor
+
+
+def desired_updates(
+    network: nn.Module, sites: Sequence[Site], batch: Batch, label_smoothing: float = 0.0
+) -> list[Seen]:
+    """Return what every site reads and its desired update, from one forward and backward pass.
 
     V is minus the gradient of the summed (not averaged) cross-entropy with respect to the raw
     output of `second`, before any normalisation (tiny.md 1.2).
 
     Args:
         network: is run as it stands; see `batch_statistics`.
-        site: the pair of layers.
+        sites: the pairs of layers, in any order; one layer may belong to two of them.
         batch: images (B, C, H, W) and labels (B,).
         label_smoothing: that of the training loss.
     """
-    first, second = site.layers(network)
-    kept: dict[str, torch.Tensor] = {}
+    inputs: dict[nn.Module, torch.Tensor] = {}
+    edges: dict[nn.Module, GradientEdge] = {}
+    pairs = [site.layers(network) for site in sites]
 
-    def keep_input(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        kept["x"] = inputs[0].detach()
+    def keep_input(layer: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+        inputs[layer] = arguments[0].detach()
 
-    def cut_output(
-        _: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
+    def keep_edge(
+        layer: nn.Module, _: tuple[torch.Tensor, ...], output: torch.Tensor
     ) -> torch.Tensor:
-        # A leaf in the output's place: the graph before it is neither needed nor kept.
-        kept["h"] = inputs[0].detach()
-        kept["a"] = output.detach().requires_grad_()
-        return kept["a"]
+        if not edges or not output.requires_grad:
+            # The graph before the first site is neither needed nor kept. The sum, unlike a leaf,
+            # may be overwritten by an activation in place, as may the outputs of later sites: what
+            # is kept of them is their place in the graph.
+            output = output.detach() + output.new_zeros(()).requires_grad_()
+        edges[layer] = get_gradient_edge(output)
+        return output
 
     handles = [
-        first.register_forward_pre_hook(keep_input),
-        second.register_forward_hook(cut_output),
+        layer.register_forward_pre_hook(keep_input) for layer in {m for pair in pairs for m in pair}
     ]
+    handles += [layer.register_forward_hook(keep_edge) for layer in {pair[1] for pair in pairs}]
     try:
         with torch.enable_grad():
             logits = network(batch[0])
             loss = F.cross_entropy(
                 logits, batch[1], reduction="sum", label_smoothing=label_smoothing
             )
-            (gradient,) = torch.autograd.grad(loss, kept["a"])
+            gradients = torch.autograd.grad(loss, [edges[second] for _, second in pairs])
     finally:
         for handle in handles:
             handle.remove()
-    return kept["x"], kept["h"], -gradient
+    return [
+        Seen(inputs[first], inputs[second], -gradient)
+        for (first, second), gradient in zip(pairs, gradients, strict=True)
+    ]
+
+
+def desired_update(
+    network: nn.Module, site: Site, batch: Batch, label_smoothing: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return what `first` reads, what `second` reads, and V: `desired_updates` of one site."""
+    (seen,) = desired_updates(network, [site], batch, label_smoothing)
+    return seen.x, seen.h, seen.target
+
+
+def update_moments_of(
+    network: nn.Module,
+    sites: Sequence[Site],
+    batches: Sequence[Batch],
+    settings: StatisticsSettings,
+    label_smoothing: float = 0.0,
+) -> list[UpdateMoments]:
+    """Measure S1 and M (tiny.md 1.3) at every site, with one backward pass a mini-batch.
+
+    The sums of all sites are held at once.
+    """
+    dtype, bound = getattr(torch, settings.dtype), _bound(settings)
+    layers = [site.layers(network)[1] for site in sites]
+    sums = [(GramSum(second, bound), CrossSum(second, bound)) for second in layers]
+    powers = [torch.zeros((), dtype=torch.float64, device=m.weight.device) for m in layers]
+    images = 0
+    with batch_statistics(network), full_float32():
+        for batch in batches:
+            seen = desired_updates(network, sites, batch, label_smoothing)
+            for one, (gram, cross), power in zip(seen, sums, powers, strict=True):
+                h, target = one.h.to(dtype), one.target.to(dtype)
+                gram.add(h)
+                cross.add(h, target)
+                power += target.double().square().sum()
+            images += len(batch[1])
+    return [
+        UpdateMoments(
+            gram.result() / images, cross.result() / images, float(power) / images, images
+        )
+        for (gram, cross), power in zip(sums, powers, strict=True)
+    ]
 
 
 def update_moments(
@@ -132,21 +196,56 @@ def update_moments(
     label_smoothing: float = 0.0,
 ) -> UpdateMoments:
     """Measure S1 and M at a site (tiny.md 1.3)."""
-    second, dtype = site.layers(network)[1], getattr(torch, settings.dtype)
-    gram, cross = GramSum(second, _bound(settings)), CrossSum(second, _bound(settings))
-    power = torch.zeros((), dtype=torch.float64, device=second.weight.device)
+    return update_moments_of(network, [site], batches, settings, label_smoothing)[0]
+
+
+def neuron_moments_of(
+    network: nn.Module,
+    sites: Sequence[Site],
+    batches: Sequence[Batch],
+    deltas: Sequence[torch.Tensor | None],
+    settings: StatisticsSettings,
+    label_smoothing: float = 0.0,
+    gram: bool = True,
+) -> list[NeuronMoments]:
+    """Measure S and N (tiny.md 1.4, 1.6) at every site, with one backward pass a mini-batch.
+
+    Args:
+        network: as it stands.
+        sites: the pairs of layers; the sums of all are held at once.
+        batches: images of the estimate.
+        deltas: for each site the (q, p1) best move of the existing weights; V is projected,
+            V - delta b. None: V.
+        settings: precision and chunks.
+        label_smoothing: that of the training loss.
+        gram: measure S too, which is half of the work.
+    """
+    dtype, bound = getattr(torch, settings.dtype), _bound(settings)
+    pairs = [site.layers(network) for site in sites]
+    sums = [
+        (GramSum(first, bound, second), CrossSum(first, bound, second)) for first, second in pairs
+    ]
     images = 0
     with batch_statistics(network), full_float32():
         for batch in batches:
-            _, h, target = desired_update(network, site, batch, label_smoothing)
-            h, target = h.to(dtype), target.to(dtype)
-            gram.add(h)
-            cross.add(h, target)
-            power += target.double().square().sum()
-            images += len(target)
-    return UpdateMoments(
-        gram.result() / images, cross.result() / images, float(power) / images, images
-    )
+            seen = desired_updates(network, sites, batch, label_smoothing)
+            for one, (_, second), delta, (squares, cross) in zip(
+                seen, pairs, deltas, sums, strict=True
+            ):
+                target = one.target
+                if delta is not None:
+                    target = target - apply_update(second, one.h, delta)
+                x, target = one.x.to(dtype), target.to(dtype)
+                if gram:
+                    squares.add(x)
+                cross.add(x, target)
+            images += len(batch[1])
+    found = []
+    for squares, cross in sums:
+        N = cross.result() / images
+        S = squares.result() / images if gram else N.new_zeros(0, 0)
+        found.append(NeuronMoments(S, N, images))
+    return found
 
 
 def neuron_moments(
@@ -158,33 +257,8 @@ def neuron_moments(
     label_smoothing: float = 0.0,
     gram: bool = True,
 ) -> NeuronMoments:
-    """Measure S and N at a site (tiny.md 1.4, 1.6).
-
-    Args:
-        network: as it stands.
-        site: the pair of layers.
-        batches: images of the estimate.
-        delta: (q, p1) best move of the existing weights; V is projected, V - delta b. None: V.
-        settings: precision and chunks.
-        label_smoothing: that of the training loss.
-        gram: measure S too, which is half of the work.
-    """
-    first, second = site.layers(network)
-    dtype, bound = getattr(torch, settings.dtype), _bound(settings)
-    squares, cross = GramSum(first, bound, second), CrossSum(first, bound, second)
-    images = 0
-    with batch_statistics(network), full_float32():
-        for batch in batches:
-            x, h, target = desired_update(network, site, batch, label_smoothing)
-            if delta is not None:
-                target = target - apply_update(second, h, delta)
-            x, target = x.to(dtype), target.to(dtype)
-            if gram:
-                squares.add(x)
-            cross.add(x, target)
-            images += len(target)
-    N = cross.result() / images
-    return NeuronMoments(squares.result() / images if gram else N.new_zeros(0, 0), N, images)
+    """Measure S and N at a site (tiny.md 1.4, 1.6); see `neuron_moments_of`."""
+    return neuron_moments_of(network, [site], batches, [delta], settings, label_smoothing, gram)[0]
 
 
 @torch.no_grad()
