@@ -248,9 +248,10 @@ def _narrower(values: Params, model: str, images: Images) -> list[Overrides]:
     found: list[Overrides] = [{}]
     if not isinstance(settings, ResNetSettings):
         return found
-    extensions = values.section(model, "growth", GrowthSettings).extensions
+    growth = values.section(model, "growth", GrowthSettings)
+    extensions, multiple = growth.extensions, growth.where.width_multiple
     base, place = settings.base_width, f"models.{model}"
-    while base % 2 == 0 and base // 2 >= NARROWEST:
+    while base % 2 == 0 and base // 2 >= NARROWEST and base // 2 % multiple == 0:
         base //= 2
         overrides: Overrides = {f"{place}.architecture.base_width": base}
         start = next(
@@ -262,7 +263,7 @@ def _narrower(values: Params, model: str, images: Images) -> list[Overrides]:
             overrides[f"{place}.architecture.start"] = start
         # The first stage's gap divides those of the wider ones.
         gap = base - round(start * base)
-        if gap % extensions:
+        if multiple == 1 and gap % extensions:
             most = max(n for n in range(1, extensions) if gap % n == 0)
             overrides[f"{place}.growth.extensions"] = most
         found.append(overrides)

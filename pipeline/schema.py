@@ -76,15 +76,17 @@ def _check_model(params: Params, model: str) -> None:
 
 def _check_widths(params: Params, model: str, network: NetworkSettings, size: int) -> None:
     """Refuse what makes no network of images of `size`, or no plan of growth."""
-    extensions = params.section(model, "growth", GrowthSettings).extensions
-    key = ("architecture", "blocks")
+    growth = params.section(model, "growth", GrowthSettings)
+    key: tuple[str, ...] = ("architecture", "blocks")
     told = "architecture.blocks: "
     try:
         # Growth plans with middle widths, which neither channels nor classes change.
         final = final_architecture(network, (1, size, size), classes=2)
         key, told = ("architecture", "start"), "architecture."
         start = seed_architecture(network, final)
-        key, told = ("growth", "extensions"), "growth."
-        neurons_per_extension(start.middle_widths, final.middle_widths, extensions)
+        told = "growth."
+        multiple = growth.where.width_multiple
+        key = ("growth", "extensions") if multiple == 1 else ("growth", "where", "width_multiple")
+        neurons_per_extension(start.middle_widths, final.middle_widths, growth.extensions, multiple)
     except TinygrowError as error:
         raise params.error(("models", model, *key), f"models.{model}.{told}{error}") from error

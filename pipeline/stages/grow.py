@@ -18,7 +18,7 @@ from tinygrow.data.prepared import load_card, load_split
 from tinygrow.files import atomic_folder, write_json, write_text
 from tinygrow.growth.grow import Grown, done_so_far, grow
 from tinygrow.growth.log import ExtensionRow, curves_to_dict, rows_to_csv
-from tinygrow.growth.schedule import neurons_per_extension
+from tinygrow.growth.plan.plan import Plan
 from tinygrow.networks.build import build_network
 from tinygrow.observer import Observer
 from tinygrow.settings.growth import GrowthSettings
@@ -86,7 +86,7 @@ def run(
     card = load_card(data)
     final = final_architecture(network_section, card.shape, len(card.classes))
     start = seed_architecture(network_section, final)
-    neurons_per_extension(start.middle_widths, final.middle_widths, settings.extensions)
+    Plan(start.middle_widths, final.middle_widths, settings)  # refuses one that is not whole
 
     network = _placed(start, seed, place)
     stream = TrainingStream(
@@ -145,7 +145,11 @@ def run(
             paths.grown(name),
             grown.architecture,
             grown.network,
-            notes | {"growth": _history(grown.rows, grown.architecture, settings)},
+            notes
+            | {
+                "growth": _history(grown.rows, grown.architecture, settings)
+                | {"ended": grown.ended}
+            },
         )
         write_json(paths.growth_details(name), curves_to_dict(grown.curves))
         write_text(paths.growth_table(name), rows_to_csv(grown.rows))

@@ -6,7 +6,7 @@ Legend: S1, M moments of what the second layer reads; S, N moments of what the f
 lambda singular values of S^(-1/2) N; alpha fan-in weights (bias last), omega fan-out weights.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -32,6 +32,15 @@ class Neurons:
     singular_values: torch.Tensor
     spectrum: torch.Tensor
     complete: bool = True
+
+    def leading(self, count: int) -> "Neurons":
+        """Return the first `count` of the neurons."""
+        return replace(
+            self,
+            alpha=self.alpha[:count],
+            omega=self.omega[:count],
+            singular_values=self.singular_values[:count],
+        )
 
 
 def best_update(S1: torch.Tensor, M: torch.Tensor, relative_cut: float) -> torch.Tensor:

@@ -176,7 +176,12 @@ def measure(
     speeds = replace(speeds, forward=forward_seconds(network, stream.images, batch_size) / cost)
 
     quick = _quick(settings, batch_size)
-    counts = neurons_per_extension(start.middle_widths, final.middle_widths, settings.extensions)
+    counts = neurons_per_extension(
+        start.middle_widths,
+        final.middle_widths,
+        settings.extensions,
+        settings.where.width_multiple,
+    )
     small = CostModel(start, quick, len(stream))
     sites = {v.size: v.index for v in reversed(plan.visits) if v.extension is not None}
     trials = [
@@ -268,6 +273,7 @@ def _quick(settings: GrowthSettings, batch: int) -> GrowthSettings:
         amplitude = replace(amplitude, search="grid", smallest_exponent=top)
     return replace(
         settings,
+        where=replace(settings.where, width_multiple=1),  # what is extended here is between widths
         statistics=replace(
             settings.statistics, min_images=batch, max_images=batch, batch_size=batch
         ),

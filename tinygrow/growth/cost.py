@@ -17,6 +17,9 @@ from torch import nn
 
 from tinygrow.architecture import Architecture
 from tinygrow.growth.line_search import bracket_losses, largest_exponent
+from tinygrow.growth.plan.cost import next_targets, with_choice
+from tinygrow.growth.plan.measured import searching
+from tinygrow.growth.plan.when import most_trainings
 from tinygrow.growth.sample_size import neuron_sample_size, update_sample_size
 from tinygrow.growth.schedule import visits
 from tinygrow.growth.sites import Site, sites_of
@@ -89,6 +92,7 @@ class PlanCost:
         forwards: multiply-adds of a forward pass at both.
         visits: what is left of each.
         evaluation: multiply-adds of the log's looks, for each validation image.
+        at_most: whether growth may come to less: what it meets decides.
     """
 
     begin: Architecture
@@ -96,6 +100,7 @@ class PlanCost:
     forwards: tuple[int, int]
     visits: tuple[VisitCost, ...]
     evaluation: int
+    at_most: bool = False
 
 
 class CostModel:
@@ -256,6 +261,9 @@ def plan_cost(
 ) -> PlanCost:
     """Return what is left of the plan.
 
+    Of a plan whose length and order are decided on the way, the most that it may come to: all
+    visits, in the order of the sweep, each after the longest wait.
+
     Args:
         start: seed architecture.
         final: full width.
@@ -266,8 +274,25 @@ def plan_cost(
             that is done.
     """
     model = CostModel(start, settings, images)
-    plan = list(visits(start.middle_widths, final.middle_widths, settings.extensions))
-    trained = [settings.train_after == "site" or visit.ends_sweep for visit in plan]
+    # Sites are compared by TINY's neurons, whatever method then adds some.
+    chooser = CostModel(
+        start,
+        replace(settings, method="tiny", amplitude=searching(settings.amplitude)),
+        images,
+    )
+    plan = list(
+        visits(
+            start.middle_widths,
+            final.middle_widths,
+            settings.extensions,
+            settings.where.width_multiple,
+        )
+    )
+    most = most_trainings(settings)
+    trained = [most * (settings.train_after == "site" or visit.ends_sweep) for visit in plan]
+    if most > 1:
+        trained[0] += most  # before the first extension
+        done_images = None  # earlier waits may have been shorter
     each = settings.epochs_between * images
     done = each * sum(trained[:done_visits]) if done_images is None else float(done_images)
     widths = begin = start.middle_widths
@@ -278,6 +303,9 @@ def plan_cost(
         if settings.method != "none" and count > 0:
             if number >= done_visits:
                 extension = model.extension(visit.index, widths, count)
+                if settings.open_ended:
+                    targets = next_targets(plan[number:], widths)
+                    extension = with_choice(extension, chooser, widths, targets, most)
             widths = (*widths[: visit.index], visit.target, *widths[visit.index + 1 :])
         first, end = end, end + each * trains
         left = max(0.0, end - max(first, done))
@@ -291,7 +319,8 @@ def plan_cost(
         end=replace(start, middle_widths=widths),
         forwards=(model.forward(begin), model.forward(widths)),
         visits=tuple(costs),
-        evaluation=sum(c.forward for c in costs) + (done_visits == 0) * model.forward(begin),
+        evaluation=most * sum(c.forward for c in costs) + (done_visits == 0) * model.forward(begin),
+        at_most=settings.open_ended,
     )
 
 

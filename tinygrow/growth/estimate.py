@@ -38,6 +38,7 @@ class GrowthEstimate:
         multiply_adds_statistics: of moments and linear algebra.
         multiply_adds_search: of line search and surgery.
         speeds: what was measured.
+        at_most: whether growth may take less: what it meets decides.
     """
 
     device: str
@@ -57,6 +58,7 @@ class GrowthEstimate:
     multiply_adds_statistics: float
     multiply_adds_search: float
     speeds: Speeds
+    at_most: bool = False
 
     @property
     def seconds_extensions(self) -> float:
@@ -97,7 +99,8 @@ class GrowthEstimate:
         return [
             f"{what} on {self.device}: {self.images:,} image passes of training at {speeds}"
             f" images/s ({duration(self.seconds_training)}),{extensions} evaluation"
-            f" {duration(self.seconds_evaluation)}: about {duration(self.seconds)},"
+            f" {duration(self.seconds_evaluation)}: {'at most ' * self.at_most}about"
+            f" {duration(self.seconds)},"
             f" {magnitude(self.multiply_adds)} multiply-adds (measured in"
             f" {duration(self.speeds.seconds)})"
         ]
@@ -179,4 +182,5 @@ def predict(
             cost.first_looks + cost.search + cost.surgery for cost, _ in extensions
         ),
         speeds=speeds,
+        at_most=plan.at_most,
     )

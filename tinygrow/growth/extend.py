@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -11,6 +11,7 @@ from tinygrow.growth.amplitude import Amplitude, choose_amplitude
 from tinygrow.growth.bottleneck import best_update, bottleneck
 from tinygrow.growth.neurons.method import METHODS
 from tinygrow.growth.neurons.proposal import Proposal, Request
+from tinygrow.growth.schedule import whole
 from tinygrow.growth.sites import Site
 from tinygrow.growth.statistics import update_moments
 from tinygrow.growth.surgery import as_units, measure_running_statistics, widen
@@ -78,6 +79,11 @@ def extend(
             generator=generator,
         )
     )
+    multiple = settings.where.width_multiple
+    if multiple > 1:
+        width = site.layers(network)[0].weight.shape[0]
+        kept = whole(width, len(proposal.neurons.alpha), multiple)
+        proposal = replace(proposal, neurons=proposal.neurons.leading(kept))
     if not len(proposal.neurons.alpha):
         return Extension(site, proposal)
 

@@ -1,10 +1,11 @@
-"""Algorithm 1: visit every site in turn, add the best neurons, train, repeat.
+"""Algorithm 1: ask the plan for a site, add the best neurons there, train, repeat.
 
 BatchNorm is treated one way throughout: statistics, line search and training see mini-batch
 statistics; running statistics serve evaluation alone, and those of new channels are measured
 before it.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,9 +16,12 @@ from torch import nn
 from tinygrow.architecture import Architecture
 from tinygrow.growth.extend import extend
 from tinygrow.growth.log import ExtensionCurves, ExtensionRow
-from tinygrow.growth.record import ExtensionFacts, Recorder, facts_of, row_line
-from tinygrow.growth.schedule import Visit, visits
-from tinygrow.growth.sites import Site, sites_of
+from tinygrow.growth.plan.facts import progress_of
+from tinygrow.growth.plan.measured import Measured
+from tinygrow.growth.plan.plan import End, Plan, TrainOn
+from tinygrow.growth.record import ExtensionFacts, Recorder, facts_of, facts_of_choice, row_line
+from tinygrow.growth.schedule import Visit
+from tinygrow.growth.sites import sites_of
 from tinygrow.networks.build import build_network
 from tinygrow.observer import Observer
 from tinygrow.settings.growth import GrowthSettings
@@ -37,12 +41,14 @@ class Grown:
         architecture: rebuilds it.
         rows: the growth log; row 0 is the seed network.
         curves: spectra and line searches.
+        ended: why growth stopped.
     """
 
     network: nn.Module
     architecture: Architecture
     rows: tuple[ExtensionRow, ...]
     curves: tuple[ExtensionCurves, ...]
+    ended: str = ""
 
 
 def grow(
@@ -63,9 +69,10 @@ def grow(
     Args:
         network: built from `start`, on the stream's device; changed in place.
         start: its architecture.
-        final: the widths to reach.
+        final: the widths to reach, never exceeded.
         stream: training images, for statistics, line search and training.
-        validation: for the log alone; nothing is decided by it.
+        validation: for the log; it decides nothing but the end where
+            `until.validation_accuracy` is set.
         settings: every choice of growth.
         seed: of the method's own random choices.
         observer: is told of extensions and training steps.
@@ -96,8 +103,8 @@ def grow(
 
 def done_so_far(state: dict[str, Any]) -> tuple[int, int]:
     """Return the extensions that are made and the image passes of training, by a growth's state."""
-    visits_over = max(0, len(state["log"]["rows"]) - 1)
-    return visits_over + bool(state["extended"]), int(state["trainer"]["images_seen"])
+    visits_over = sum(row["site"] is not None for row in state["log"]["rows"])
+    return visits_over + bool(state["step"]), int(state["trainer"]["images_seen"])
 
 
 class _Growth:
@@ -123,45 +130,91 @@ class _Growth:
         self.snapshot = snapshot
         self.keeper = keeper
         self.sites = sites_of(start)
-        self.plan = list(visits(start.middle_widths, final.middle_widths, settings.extensions))
-        trainings = sum(_trains_after(visit, settings) for visit in self.plan)
+        self.plan = Plan(start.middle_widths, final.middle_widths, settings)
         self.trainer = Trainer(
             network,
             stream,
             settings.training,
-            total_epochs=settings.epochs_between * trainings,
+            total_epochs=settings.epochs_between * self.plan.trainings,
             observer=observer,
         )
         self.trainer.after_step = lambda: keeper.step(self.state)
         self.log = Recorder(self.trainer, validation, start)
         self.generator = torch.Generator().manual_seed(seed)
         self.architecture = start
-        self.extended = False  # whether the current visit has added its neurons
+        self.step: Visit | TrainOn | None = None  # the one under way, its neurons added
         self.extension: ExtensionFacts | None = None
         self.training: TrainingSummary | None = None
+        self.ended = ""
 
     def run(self) -> None:
-        """Go through the rest of the plan."""
+        """Follow the plan to its end."""
         kept = self.keeper.restore()
         if kept is not None:
             self.restore(kept)
         images = round(self.trainer.total_epochs * len(self.trainer.stream))
+        if self.settings.open_ended:
+            self.observer.say(
+                f"how long growth goes on is decided on the way: {self.trainer.total_epochs:g}"
+                " epochs are the most, by which progress and the learning rate are reckoned"
+            )
         with self.observer.work("grow", images, "images"):
             self.observer.advance(self.trainer.images_seen)
             if not self.log.rows:
                 with self.keeper.held(self.state):
                     self.log.seed_row()
                     self._take_snapshot()
-            # The log has a row for the seed and one for each visit that is over.
-            while len(self.log.rows) <= len(self.plan):
-                self._visit(self.plan[len(self.log.rows) - 1])
+            while not self.ended:
+                if self.step is None:
+                    with self.keeper.held(self.state):
+                        self._extend()
+                if self.step is not None:
+                    self._train_and_log(self.step)
             self.keeper.done(self.state)
-        if self.settings.method != "none" and self.architecture != self.final:
-            self.observer.say(
-                f"widths are {list(self.architecture.middle_widths)}, not"
-                f" {list(self.final.middle_widths)}: there were fewer directions to add, or none of"
-                " use; more extensions add fewer at a time"
+        self._say_end()
+
+    def _extend(self) -> None:
+        """Ask the plan, and add the neurons that it wants."""
+        started, widths = time.perf_counter(), self.architecture.middle_widths
+        network, stream = self.trainer.network, self.trainer.stream
+        measured = Measured(
+            network, self.sites, widths, stream, self.architecture.input_shape, self.settings
+        )
+        step = self.plan.next(progress_of(self.log.rows, self.sites, widths), measured)
+        if isinstance(step, End):
+            self.ended = step.reason
+            return
+        self.step = step
+        if self.settings.open_ended:
+            self.extension = facts_of_choice(measured.images, time.perf_counter() - started)
+        if isinstance(step, TrainOn) or self.settings.method == "none":
+            return
+        count = step.target - widths[step.index]
+        if count > 0:
+            extension = extend(
+                network,
+                self.sites[step.index],
+                count,
+                self.trainer,
+                self.settings,
+                generator=self.generator,
             )
+            self.extension = facts_of(extension, self.extension)
+            width = widths[step.index] + extension.added
+            self.architecture = self.architecture.with_middle_width(step.index, width)
+
+    def _train_and_log(self, step: Visit | TrainOn) -> None:
+        if self.plan.trains_after(step) and self.training is None:
+            self.training = self.trainer.train(self.settings.epochs_between)
+        visit = step if isinstance(step, Visit) else None
+        site = self.sites[visit.index] if visit else None
+        with self.keeper.held(self.state):
+            row = self.log.add(visit, site, self.architecture, self.extension, self.training)
+            self._take_snapshot()
+        self.step, self.extension, self.training = None, None, None
+        self.observer.say(row_line(row, self.plan.length))
+        if visit and visit.sweep == 1 and visit.ends_sweep:
+            self._say_rest()
 
     def result(self) -> Grown:
         """Return what growth has come to."""
@@ -170,19 +223,21 @@ class _Growth:
             self.architecture,
             tuple(self.log.rows),
             tuple(self.log.curves),
+            self.ended,
         )
 
     def state(self) -> dict[str, Any]:
         """Return everything that the rest of the growth hangs on."""
-        over, total = len(self.log.rows), len(self.plan)
         epochs = f"{self.trainer.epochs_seen:.2f} of {self.trainer.total_epochs:g} epochs"
+        progress = f"extension {len(self.log.rows)} of {self.plan.length}, {epochs}"
         return {
-            "progress": f"extension {over} of {total}, {epochs}" if over <= total else "the end",
+            "progress": "the end" if self.ended else progress,
             "architecture": self.architecture.to_dict(),
             "trainer": self.trainer.state(),
             "generator": self.generator.get_state(),
             "log": self.log.state(),
-            "extended": self.extended,
+            "ended": self.ended,
+            "step": None if self.step is None else asdict(self.step),
             "extension": None if self.extension is None else asdict(self.extension),
             "training": None if self.training is None else asdict(self.training),
         }
@@ -194,58 +249,35 @@ class _Growth:
         self.trainer.restore(state["trainer"], network)
         self.generator.set_state(state["generator"])
         self.log.restore(state["log"])
-        self.extended = state["extended"]
+        self.ended = state["ended"]
+        kept = state["step"]
+        self.step = None if kept is None else Visit(**kept) if kept else TrainOn()
         kept = state["extension"]
         self.extension = None if kept is None else ExtensionFacts(**kept)
         kept = state["training"]
         self.training = None if kept is None else TrainingSummary(**kept)
 
-    def _visit(self, visit: Visit) -> None:
-        site = self.sites[visit.index]
-        if not self.extended:
-            with self.keeper.held(self.state):
-                self._extend(visit, site)
-            self.extended = True
-        if _trains_after(visit, self.settings) and self.training is None:
-            self.training = self.trainer.train(self.settings.epochs_between)
-        with self.keeper.held(self.state):
-            row = self.log.add(visit, site, self.architecture, self.extension, self.training)
-            self._take_snapshot()
-        self.extended, self.extension, self.training = False, None, None
-        self.observer.say(row_line(row, len(self.plan)))
-        if visit.sweep == 1 and visit.ends_sweep and self.settings.extensions > 1:
-            self._say_rest()
-
-    def _extend(self, visit: Visit, site: Site) -> None:
-        width = self.architecture.middle_widths[visit.index]
-        if visit.target <= width or self.settings.method == "none":
-            return
-        extension = extend(
-            self.trainer.network,
-            site,
-            visit.target - width,
-            self.trainer,
-            self.settings,
-            generator=self.generator,
-        )
-        self.extension = facts_of(extension)
-        self.architecture = self.architecture.with_middle_width(
-            visit.index, width + extension.added
-        )
-
     def _take_snapshot(self) -> None:
         if self.snapshot is not None:
             self.snapshot(self.architecture, self.trainer.result, self.log.rows)
 
+    def _say_end(self) -> None:
+        self.observer.say(f"growth ends: {self.ended}")
+        open_ended = self.settings.open_ended or self.settings.method == "none"
+        if not open_ended and self.architecture != self.final:
+            self.observer.say(
+                f"widths are {list(self.architecture.middle_widths)}, not"
+                f" {list(self.final.middle_widths)}: there were fewer directions to add, or none of"
+                " use; more extensions add fewer at a time"
+            )
+
     def _say_rest(self) -> None:
         """Tell what the first sweep really took, against which the estimate may be held."""
+        if self.settings.extensions == 1 or self.settings.open_ended:
+            return
         took = sum(row.seconds for row in self.log.rows)
         left = took * (self.settings.extensions - 1)
         self.observer.say(
             f"the first of {self.settings.extensions} sweeps took {took:.0f} s: {left:.0f} s or"
             " more are left, as the network widens"
         )
-
-
-def _trains_after(visit: Visit, settings: GrowthSettings) -> bool:
-    return settings.train_after == "site" or visit.ends_sweep

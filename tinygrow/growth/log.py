@@ -15,8 +15,8 @@ class ExtensionRow:
     cross-entropies in nats, accuracies percent, times seconds of wall time.
 
     Attributes:
-        extension: running number, over all sites.
-        sweep: visit of every site to which it belongs.
+        extension: running number, over all sites; training alone has one as well.
+        sweep: visit of this site, from 1; 0 for training alone.
         depth: number of the layer that widened.
         site: module path of that layer.
         width_before: of the site.
@@ -45,9 +45,9 @@ class ExtensionRow:
         batch_size: of that training.
         epochs: passes over the training set so far.
         images_seen: image passes of training so far.
-        statistics_images: images of the moments so far; those of the line search and of the
-            bottleneck measured again are not counted.
-        seconds_statistics: moments.
+        statistics_images: images of the moments so far, with those that a choice of sites took;
+            those of the line search and of the bottleneck measured again are not counted.
+        seconds_statistics: moments, and all that went into a choice of sites.
         seconds_solve: linear algebra.
         seconds_search: normalisation, sign, line search.
         seconds_surgery: widening, running statistics, bottleneck measured again.

@@ -61,13 +61,13 @@ class Recorder:
 
     def add(
         self,
-        visit: Visit,
-        site: Site,
+        visit: Visit | None,
+        site: Site | None,
         architecture: Architecture,
         extension: ExtensionFacts | None,
         training: TrainingSummary | None,
     ) -> ExtensionRow:
-        """Log one visit."""
+        """Log one visit, or (None) training alone."""
         facts = dict(extension.columns) if extension else {}
         if extension:
             self._statistics_images += extension.images
@@ -78,19 +78,22 @@ class Recorder:
                 "batch_size": round(self._trainer.batch_size),
                 "seconds_training": training.seconds,
             }
-        width = architecture.middle_widths[visit.index]
+        if site is not None:
+            width = architecture.middle_widths[site.index]
+            facts |= {
+                "depth": site.depth,
+                "site": site.name,
+                "width_before": width - (extension.added if extension else 0),
+                "width_after": width,
+            }
         row = ExtensionRow(
             extension=len(self.rows),
-            sweep=visit.sweep,
-            depth=site.depth,
-            site=site.name,
-            width_before=width - (extension.added if extension else 0),
-            width_after=width,
+            sweep=visit.sweep if visit else 0,
             **self._state(architecture),
             **facts,
         )
         self.rows.append(row)
-        if extension and extension.curves is not None:
+        if site is not None and extension and extension.curves is not None:
             self.curves.append(
                 ExtensionCurves(
                     extension=row.extension, depth=site.depth, site=site.name, **extension.curves
@@ -127,8 +130,8 @@ class Recorder:
         }
 
 
-def facts_of(extension: Extension) -> ExtensionFacts:
-    """Return what the log keeps of an extension."""
+def facts_of(extension: Extension, choice: ExtensionFacts | None = None) -> ExtensionFacts:
+    """Return what the log keeps of an extension, and of the choice of its site."""
     proposal, amplitude = extension.proposal, extension.amplitude
     columns: dict[str, Any] = {
         "bottleneck_before": proposal.bottleneck,
@@ -167,12 +170,34 @@ def facts_of(extension: Extension) -> ExtensionFacts:
             "loss_before": amplitude.loss_before,
             "loss_after": amplitude.loss_after,
         }
-    return ExtensionFacts(extension.added, proposal.images, columns, curves)
+    images = proposal.images
+    if choice is not None:
+        images += choice.images
+        columns["seconds_statistics"] += choice.columns["seconds_statistics"]
+    return ExtensionFacts(extension.added, images, columns, curves)
 
 
-def row_line(row: ExtensionRow, total: int) -> str:
-    """Return one line on an extension, for terminals without a bar."""
-    growth = f"{row.width_before} -> {row.width_after}"
+def facts_of_choice(images: int, seconds: float) -> ExtensionFacts:
+    """Return what the log keeps of a choice between sites.
+
+    Args:
+        images: of the moments at all sites.
+        seconds: of all that was measured.
+    """
+    return ExtensionFacts(0, images, {"seconds_statistics": seconds}, None)
+
+
+def row_line(row: ExtensionRow, total: str) -> str:
+    """Return one line on an extension, for terminals without a bar.
+
+    Args:
+        row: of the log.
+        total: how many rows there will be, such as `48` or `at most 96`.
+    """
+    what = f"training {row.extension}/{total}"
+    if row.depth is not None:
+        growth = f"{row.width_before} -> {row.width_after}"
+        what = f"extension {row.extension}/{total} depth {row.depth} width {growth}"
     search = ""
     if row.loss_before is not None and row.loss_after is not None:
         search = (
@@ -182,6 +207,6 @@ def row_line(row: ExtensionRow, total: int) -> str:
     trained = row.train_loss is not None and not math.isnan(row.train_loss)
     train = f" train loss {row.train_loss:.3f}" if trained else ""
     return (
-        f"extension {row.extension}/{total} depth {row.depth} width {growth}{search}{train}"
+        f"{what}{search}{train}"
         f" validation {row.validation_accuracy:.2f} % parameters {row.parameters:,}"
     )

@@ -1,8 +1,9 @@
-"""Where and when: the plan that takes every width from its start to its end in whole steps."""
+"""Algorithm 1's visits: how they take every width from its start to its end."""
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tinygrow.errors import TinygrowError
 
@@ -12,7 +13,7 @@ class Visit:
     """One extension of the plan.
 
     Attributes:
-        sweep: from 1.
+        sweep: visit of this site, from 1.
         index: which site, in order of depth.
         target: width that the site should have afterwards.
         ends_sweep: whether this is the last site of its sweep.
@@ -25,16 +26,31 @@ class Visit:
 
 
 def neurons_per_extension(
-    start: Sequence[int], final: Sequence[int], extensions: int
+    start: Sequence[int], final: Sequence[int], extensions: int, multiple: int = 1
 ) -> tuple[int, ...]:
     """Return n_d = (final - start) / extensions for every site (tiny.md 1.11).
 
+    Where widths are kept to multiples, the largest of a site's extensions.
+
     Raises:
-        TinygrowError: some n_d is not whole; the message names the numbers that work.
+        TinygrowError: some n_d is not whole, and the message names the numbers that work; or a
+            final width is not the multiple that it should be.
     """
-    gaps = [b - a for a, b in zip(start, final, strict=True)]
-    if any(gap < 0 for gap in gaps):
-        raise TinygrowError(f"start widths {list(start)} exceed the final widths {list(final)}")
+    gaps = _gaps(start, final)
+    if multiple > 1:
+        wrong = [b for a, b in zip(start, final, strict=True) if b > a and b % multiple]
+        if wrong:
+            raise TinygrowError(
+                f"where.width_multiple is {multiple}, of which the final"
+                f" widths {', '.join(map(str, dict.fromkeys(wrong)))} are no multiples; change"
+                " either"
+            )
+        return tuple(
+            max(b - a for a, b in pairwise((width, *reached)))
+            for width, reached in zip(
+                start, _reached(start, gaps, extensions, multiple), strict=True
+            )
+        )
     if any(gap % extensions for gap in gaps):
         common = math.gcd(*gaps)
         works = [n for n in range(1, common + 1) if common % n == 0]
@@ -46,13 +62,49 @@ def neurons_per_extension(
     return tuple(gap // extensions for gap in gaps)
 
 
-def visits(start: Sequence[int], final: Sequence[int], extensions: int) -> Iterator[Visit]:
+def visits(
+    start: Sequence[int], final: Sequence[int], extensions: int, multiple: int = 1
+) -> Iterator[Visit]:
     """Yield Algorithm 1's visits: `extensions` sweeps over all sites in order of depth.
 
     Targets count from the start, so neurons that could not be added at one visit are made up for
-    at the next.
+    at the next. Targets are rounded up to multiples of `multiple`; a visit whose target is reached
+    already adds nothing.
     """
-    steps = neurons_per_extension(start, final, extensions)
+    neurons_per_extension(start, final, extensions, multiple)
+    reached = _reached(start, _gaps(start, final), extensions, multiple)
     for sweep in range(1, extensions + 1):
-        for index, (width, step) in enumerate(zip(start, steps, strict=True)):
-            yield Visit(sweep, index, width + sweep * step, index == len(steps) - 1)
+        for index, widths in enumerate(reached):
+            yield Visit(sweep, index, widths[sweep - 1], index == len(reached) - 1)
+
+
+def whole(width: int, count: int, multiple: int) -> int:
+    """Return the neurons, at most `count`, that take a width to a multiple; 0 where none is near.
+
+    Args:
+        width: before the extension.
+        count: neurons that there are.
+        multiple: what the new width is to be a multiple of.
+    """
+    return max(0, (width + count) // multiple * multiple - width)
+
+
+def _gaps(start: Sequence[int], final: Sequence[int]) -> list[int]:
+    gaps = [b - a for a, b in zip(start, final, strict=True)]
+    if any(gap < 0 for gap in gaps):
+        raise TinygrowError(f"start widths {list(start)} exceed the final widths {list(final)}")
+    return gaps
+
+
+def _reached(
+    start: Sequence[int], gaps: Sequence[int], extensions: int, multiple: int
+) -> list[list[int]]:
+    """Return the widths that every site should have after each of its visits."""
+    unit = extensions * multiple
+    return [
+        [
+            min(width + gap, -(-(width * extensions + gap * n) // unit) * multiple)
+            for n in range(1, extensions + 1)
+        ]
+        for width, gap in zip(start, gaps, strict=True)
+    ]

@@ -13,6 +13,7 @@ from tinygrow.settings.check import (
     one_of,
     require,
 )
+from tinygrow.settings.plan import UntilSettings, WhenSettings, WhereSettings
 from tinygrow.settings.training import TrainingSettings
 
 
@@ -147,6 +148,9 @@ class GrowthSettings:
             of parameters at each extension (kept as a real number); `constant` leaves it.
         optimizer_state: `recreate` after an extension (the paper), or `pad` with zeros.
         snapshots: keep architecture and weights after every extension (of the seed always).
+        where: see `WhereSettings`.
+        when: see `WhenSettings`.
+        until: see `UntilSettings`.
         statistics: see `StatisticsSettings`.
         solver: see `SolverSettings`.
         amplitude: see `AmplitudeSettings`.
@@ -160,6 +164,9 @@ class GrowthSettings:
     batch_growth: Literal["sqrt_parameters", "constant"] = "sqrt_parameters"
     optimizer_state: Literal["recreate", "pad"] = "recreate"
     snapshots: bool = False
+    where: WhereSettings = field(default_factory=WhereSettings)
+    when: WhenSettings = field(default_factory=WhenSettings)
+    until: UntilSettings = field(default_factory=UntilSettings)
     statistics: StatisticsSettings = field(default_factory=StatisticsSettings)
     solver: SolverSettings = field(default_factory=SolverSettings)
     amplitude: AmplitudeSettings = field(default_factory=AmplitudeSettings)
@@ -172,8 +179,34 @@ class GrowthSettings:
         one_of("train_after", self.train_after, ("site", "sweep"))
         one_of("batch_growth", self.batch_growth, ("sqrt_parameters", "constant"))
         one_of("optimizer_state", self.optimizer_state, ("recreate", "pad"))
+        self._check_plan()
         if self.method == "gradmax":
             self._check_silent_neurons()
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether what growth meets decides how long it goes on, and where."""
+        return self.method != "none" and (
+            self.where.order != "sweep" or self.when.trigger != "every" or self.until.limited
+        )
+
+    def _check_plan(self) -> None:
+        """Refuse what an open-ended plan cannot keep."""
+        require(
+            self.train_after == "site" or not self.open_ended,
+            "train_after",
+            self.train_after,
+            "sweeps are whole only with where.order sweep, when.trigger every and no limit under"
+            " until; make it site",
+        )
+        if self.when.trigger != "every":
+            require(
+                0 < self.epochs_between <= self.when.max_epochs,
+                "when.max_epochs",
+                self.when.max_epochs,
+                f"when.trigger {self.when.trigger} looks every epochs_between"
+                f" ({self.epochs_between:g}) epochs; make that more than 0 and max_epochs no less",
+            )
 
     def _check_silent_neurons(self) -> None:
         """Refuse what looks at the outputs of neurons that have none yet."""
