@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from tests.growth.scenes import perceptron, quick_settings, resnet, stream
-from tests.growth.test_cost import GRADMAX
 from tinygrow.architecture import Architecture
 from tinygrow.growth import calibration as module
 from tinygrow.growth.calibration import Rates, Speeds, measure, with_training_of
@@ -63,7 +62,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_size_of_site_is_measured(
     kind: str, method: str, extended: list[tuple[str, int, Extension]]
 ) -> None:
-    amplitude = GRADMAX if method == "gradmax" else AmplitudeSettings(images=64)
+    amplitude = AmplitudeSettings(images=64)
     speeds = measured(quick_settings(method=method, amplitude=amplitude), kind)
     assert len(speeds.extensions) == 3
     assert len({rates.size for rates in speeds.extensions}) == 3

@@ -11,6 +11,7 @@ from tests.growth.scenes import patterns, perceptron, quick_settings, resnet, st
 from tinygrow.architecture import Architecture
 from tinygrow.growth.cost import (
     MOMENTS,
+    SETTLED,
     USUAL_END,
     CostModel,
     PlanCost,
@@ -21,19 +22,16 @@ from tinygrow.growth.cost import (
 from tinygrow.growth.extend import extend
 from tinygrow.growth.grow import grow
 from tinygrow.growth.neurons.method import METHODS
-from tinygrow.growth.sites import sites_of
+from tinygrow.growth.sites import Site, sites_of
 from tinygrow.networks.build import build_network
 from tinygrow.networks.cost import count_multiply_adds, count_parameters
 from tinygrow.settings.growth import AmplitudeSettings, GrowthSettings, StatisticsSettings
 from tinygrow.training.loop import Trainer
 
-GRADMAX = AmplitudeSettings(images=64, normalization="parametric", sign="none", search="fixed")
 
-
-def settings_of(method: str, **changes: Any) -> GrowthSettings:
-    if method == "gradmax":
-        changes.setdefault("amplitude", GRADMAX)
-    return quick_settings(method=method, **changes)
+def wide(model: CostModel, site: Site, count: int) -> int:
+    """Return the multiply-adds of a forward pass of (4, 6) with a site made wider."""
+    return model.forward([width + count * (i == site.index) for i, width in enumerate((4, 6))])
 
 
 def architecture_of(kind: str, widths: tuple[int, ...]) -> Architecture:
@@ -61,7 +59,7 @@ def test_parameters_are_counted_without_drawing_numbers() -> None:
 
 
 @pytest.mark.parametrize("kind", ["resnet", "mlp"])
-@pytest.mark.parametrize("method", ["tiny", "gradmax", "random"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("same", [True, False])
 @pytest.mark.parametrize("most", [0, 40])
 def test_images_of_the_moments_are_those_of_real_extensions(
@@ -75,7 +73,7 @@ def test_images_of_the_moments_are_those_of_real_extensions(
         batch_size=10,
         same_sample=same,
     )
-    settings = settings_of(method, statistics=statistics)
+    settings = quick_settings(method=method, statistics=statistics)
     architecture = architecture_of(kind, (4, 6))
     model = CostModel(architecture, settings, 96)
     for site in sites_of(architecture):
@@ -84,7 +82,13 @@ def test_images_of_the_moments_are_those_of_real_extensions(
         done = extend(network, site, 2, trainer, settings, generator=torch.Generator())
         cost = model.extension(site.index, architecture.middle_widths, 2)
         assert cost.statistics_images == done.proposal.images
-        assert bool(cost.solve) == bool(cost.statistics) == (method != "random")
+        measured = set(MOMENTS[method])
+        assert bool(cost.statistics) == bool(measured)
+        assert bool(cost.solve) == ("neurons" in measured)
+        assert (cost.first_looks == 0) == (method in SETTLED) == bool(done.proposal.settled)
+        assert done.amplitude is not None
+        if method in SETTLED:
+            assert cost.search == 64 * len(done.amplitude.losses) * wide(model, site, 2)
 
 
 def test_an_extension_of_a_residual_network_by_hand() -> None:
@@ -120,7 +124,7 @@ def test_few_patches_leave_fewer_directions_to_solve_for() -> None:
 
 
 def test_a_moving_average_is_measured_too() -> None:
-    one = settings_of("random")
+    one = quick_settings(method="random")
     two = replace(one, training=replace(one.training, ema=0.5))
     costs = [
         CostModel(architecture_of("mlp", (3, 5)), s, 96).extension(0, (3, 5), 1) for s in (one, two)

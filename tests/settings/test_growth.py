@@ -1,52 +1,37 @@
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.settings.refusal import check_form, check_words, refused
-from tinygrow.errors import SettingError
 from tinygrow.settings.growth import (
     AmplitudeSettings,
     GrowthSettings,
     SolverSettings,
     StatisticsSettings,
 )
+from tinygrow.settings.methods import (
+    FireflySettings,
+    MethodsSettings,
+    Net2WiderSettings,
+    WhitenedSettings,
+)
 
-ALL = (StatisticsSettings, SolverSettings, AmplitudeSettings, GrowthSettings)
-SILENT = AmplitudeSettings(normalization="parametric", sign="none", search="fixed")
+ALL = (
+    StatisticsSettings,
+    SolverSettings,
+    AmplitudeSettings,
+    GrowthSettings,
+    Net2WiderSettings,
+    FireflySettings,
+    WhitenedSettings,
+    MethodsSettings,
+)
 
 
 @pytest.mark.parametrize("settings", ALL)
 def test_form(settings: type) -> None:
     check_form(settings)
-    # With an amplitude that every method takes.
-    check_words(settings, **({"amplitude": SILENT} if settings is GrowthSettings else {}))
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (
-            {"normalization": "functional"},
-            "amplitude.normalization is 'functional'; method gradmax",
-        ),
-        (
-            {"sign": "group"},
-            "amplitude.sign is 'group'; method gradmax adds neurons without fan-in",
-        ),
-        ({"search": "grid"}, "amplitude.search is 'grid'; method gradmax adds neurons without"),
-        ({"search": "first_increase"}, "amplitude.search is 'first_increase'; method gradmax"),
-    ],
-)
-def test_gradmax_takes_no_amplitude_that_listens_to_silent_neurons(
-    change: dict[str, Any], says: str
-) -> None:
-    with pytest.raises(SettingError) as error:
-        GrowthSettings(method="gradmax", amplitude=replace(SILENT, **change))
-    assert str(error.value).startswith(says)
-    assert "; make it " in str(error.value)
-    # Other methods may: their neurons speak.
-    assert GrowthSettings(amplitude=replace(SILENT, **change)).method == "tiny"
+    check_words(settings)
 
 
 def test_the_defaults_are_the_papers() -> None:
@@ -98,6 +83,11 @@ def test_the_defaults_are_the_papers() -> None:
         (AmplitudeSettings, "smallest_exponent", -1001, "at least -1000"),
         (AmplitudeSettings, "tolerance", -1e-9, "at least 0"),
         (AmplitudeSettings, "min_gain", -1e-9, "at least 0"),
+        (Net2WiderSettings, "noise", -0.1, "at least 0"),
+        (FireflySettings, "steps", 0, "from 1 to 1000000"),
+        (FireflySettings, "candidates", 0.9, "at least 1"),
+        (FireflySettings, "learning_rate", 0.0, "greater than 0"),
+        (WhitenedSettings, "ridge", 0.0, "greater than 0"),
         (GrowthSettings, "extensions", 0, "from 1 to 1000000"),
         (GrowthSettings, "extensions", 1_000_001, "from 1 to 1000000"),
         (GrowthSettings, "epochs_between", -0.1, "from 0 to 1000000"),

@@ -59,6 +59,26 @@ class Amplitude:
         return self.losses[self.amplitudes.index(self.factor)]
 
 
+@torch.no_grad()
+def mean_loss(
+    network: nn.Module,
+    batches: Sequence[Batch],
+    label_smoothing: float,
+    forward: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> float:
+    """Return the mean loss over the batches, summed in float64; `forward` may stand for a call."""
+    forward = forward or network
+    total, images = 0.0, 0
+    with batch_statistics(network), full_float32():
+        for x, y in batches:
+            losses = F.cross_entropy(
+                forward(x), y, reduction="none", label_smoothing=label_smoothing
+            )
+            total += float(losses.double().sum())
+            images += len(y)
+    return total / images
+
+
 class Trial:
     """A widened copy of a network whose new units can be scaled.
 
@@ -91,18 +111,9 @@ class Trial:
         if first.bias is not None and bias is not None:
             first.bias[-count:] = bias
 
-    @torch.no_grad()
     def loss(self, batches: Sequence[Batch], label_smoothing: float) -> float:
         """Return the mean loss over the batches, summed in float64."""
-        total, images = 0.0, 0
-        with batch_statistics(self.network), full_float32():
-            for x, y in batches:
-                losses = F.cross_entropy(
-                    self._forward(x), y, reduction="none", label_smoothing=label_smoothing
-                )
-                total += float(losses.double().sum())
-                images += len(y)
-        return total / images
+        return mean_loss(self.network, batches, label_smoothing, self._forward)
 
     @torch.no_grad()
     def norm_ratios(self, batch: Batch) -> tuple[float, float]:
@@ -229,6 +240,34 @@ def choose_amplitude(
     if factor == 0.0:
         added = units.scaled(sign, 0.0) if settings.when_rejected == "preserve" else None
     return Amplitude(added, sign, factor, tuple(amplitudes), tuple(curve))
+
+
+def settled_amplitude(
+    network: nn.Module,
+    site: Site,
+    units: NewUnits,
+    factor: float,
+    batches: Sequence[Batch],
+    label_smoothing: float = 0.0,
+) -> Amplitude:
+    """Return units whose amplitude is not to be chosen, with the loss before and after them.
+
+    Args:
+        network: before the extension; not changed.
+        site: where.
+        units: as they are to be added.
+        factor: their amplitude, for the log.
+        batches: training images.
+        label_smoothing: that of the training loss.
+
+    Raises:
+        TinygrowError: the loss overflows.
+    """
+    wide = Trial(network, site, units)
+    losses = tuple(mean_loss(n, batches, label_smoothing) for n in (network, wide.network))
+    if not math.isfinite(losses[1]):
+        raise TinygrowError(f"the loss is {losses[1]} with new neurons; choose another method")
+    return Amplitude(units, 1, factor, (0.0, factor), losses)
 
 
 def better_sign(trial: Trial, batch: Batch, amplitude: float, label_smoothing: float) -> int:

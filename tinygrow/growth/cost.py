@@ -33,11 +33,22 @@ are normalised (docs/results: the demo 2^-6.4, CIFAR-10 at base width 16 2^-6.7)
 
 MOMENTS: dict[str, tuple[str, ...]] = {
     "tiny": ("update", "neurons", "gram"),
+    "whitened": ("outputs", "update", "neurons", "gram"),
     "gradmax": ("neurons",),
+    "firefly": ("steps",),
+    "net2wider": (),
     "random": (),
+    "random_zero": (),
+    "random_pairs": (),
+    "random_variance": ("variances",),
     "none": (),
 }
-"""What each method measures: S1 and M (`update`), N (`neurons`), S (`gram`)."""
+"""What each method measures: S1 and M (`update`), N (`neurons`), S (`gram`), the moment of the
+desired update (`outputs`), variances of the second layer's output (`variances`), the loss while new
+neurons are trained (`steps`)."""
+
+SETTLED = ("gradmax", "net2wider", "random_zero", "random_pairs", "random_variance")
+"""Methods whose neurons come with their amplitude: the loss is looked at before and after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +160,23 @@ class CostModel:
         forward = sum(shape.multiply_adds for shape in after.values())
         update_images, neuron_images = self._moment_images(first, second)
         measured = MOMENTS[settings.method]
-        images = update_images + neuron_images
+        images = update_images + neuron_images + update_images * ("outputs" in measured)
         statistics = images * self._gradient(site, before)
         statistics += update_images * _update_products(second)
         statistics += neuron_images * self._neuron_products(first, second)
+        if "variances" in measured:
+            images = min(settings.statistics.min_images, self.available)
+            statistics += images * forward
+        if "steps" in measured:
+            images = self._step_images(first, second)
+            statistics += images * self._gradient(site, after)
         search_images = min(settings.amplitude.images, self.available)
         batches = math.ceil(search_images / settings.statistics.batch_size)
-        looks = 2 * (settings.amplitude.normalization == "functional")
-        looks += 2 * (settings.amplitude.sign == "group")
+        looks, search = 0, 2 * forward
+        if settings.method not in SETTLED:
+            looks += 2 * (settings.amplitude.normalization == "functional")
+            looks += 2 * (settings.amplitude.sign == "group")
+            search = self._search(site, after)
         networks = 2 if settings.training.ema else 1
         surgery, surgery_solve = float(networks * search_images * forward), 0.0
         if "update" in measured:
@@ -168,7 +188,7 @@ class CostModel:
             statistics=float(statistics),
             solve=self._solve(first, second, neuron_images),
             first_looks=float(looks * math.ceil(search_images / batches) * forward),
-            search=float(search_images * self._search(site, after)),
+            search=float(search_images * search),
             surgery=surgery,
             surgery_solve=surgery_solve,
         )
@@ -212,6 +232,17 @@ class CostModel:
             if statistics.same_sample and update:
                 neurons = update
         return update, neurons
+
+    def _step_images(self, first: LayerShape, second: LayerShape) -> int:
+        """Return the images on which candidates are trained and compared."""
+        steps, statistics = self.settings.methods.firefly.steps, self.settings.statistics
+        sample = neuron_sample_size(
+            _layer(first), _layer(second), second.input_size, self.available, statistics
+        )
+        sample = min(sample, steps * statistics.batch_size)
+        batches = math.ceil(sample / statistics.batch_size)
+        sizes = [sample // batches + (i < sample % batches) for i in range(batches)]
+        return sum(sizes[i % batches] for i in range(steps)) + sample
 
     def _neuron_products(self, first: LayerShape, second: LayerShape) -> int:
         columns = second.outputs * second.taps

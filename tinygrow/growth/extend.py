@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from tinygrow.growth.amplitude import Amplitude, choose_amplitude
+from tinygrow.growth.amplitude import Amplitude, choose_amplitude, settled_amplitude
 from tinygrow.growth.bottleneck import best_update, bottleneck
 from tinygrow.growth.neurons.method import METHODS
 from tinygrow.growth.neurons.proposal import Proposal, Request
@@ -91,14 +91,13 @@ def extend(
     smoothing = settings.training.label_smoothing
     first, second = site.layers(network)
     images = list(sample(settings.amplitude.images))  # looked at once for each amplitude
-    amplitude = choose_amplitude(
-        network,
-        site,
-        as_units(proposal.neurons, first, second),
-        images,
-        settings.amplitude,
-        smoothing,
-    )
+    if proposal.settled is not None:
+        amplitude = settled_amplitude(
+            network, site, proposal.settled, proposal.factor, images, smoothing
+        )
+    else:
+        units = as_units(proposal.neurons, first, second)
+        amplitude = choose_amplitude(network, site, units, images, settings.amplitude, smoothing)
     seconds_search = time.perf_counter() - started
     if amplitude.units is None:
         return Extension(site, proposal, amplitude, seconds_search=seconds_search)
@@ -107,12 +106,16 @@ def extend(
     before = count_parameters(network)
     added = len(amplitude.units)
     replaced = widen(network, site, amplitude.units)
-    measured = (site, added) if amplitude.rejected else None
-    measure_running_statistics(network, images, measured)
+    kept = amplitude.rejected or proposal.keeps_function
+    measured = (site, added) if kept else None
+    copied = kept and amplitude.units.copies is not None  # with the statistics
+    if not copied:
+        measure_running_statistics(network, images, measured)
     trainer.adopt(replaced, settings.optimizer_state)
     if trainer.average is not None:
         widen(trainer.average, site, amplitude.units)
-        measure_running_statistics(trainer.average, images, measured)
+        if not copied:
+            measure_running_statistics(trainer.average, images, measured)
     if settings.batch_growth == "sqrt_parameters":
         trainer.batch_size *= (count_parameters(network) / before) ** 0.5
     after = None

@@ -152,7 +152,7 @@ def facts_of(extension: Extension, choice: ExtensionFacts | None = None) -> Exte
         if proposal.neurons.complete:
             columns["singular_values_dropped"] = len(spectrum) - kept
             columns["power_dropped"] = float(power[kept:].sum())
-        if proposal.bottleneck is not None:
+        if proposal.bottleneck is not None and proposal.predicts:
             columns["bottleneck_predicted"] = proposal.bottleneck - float(power[:kept].sum())
     curves = None
     if amplitude:

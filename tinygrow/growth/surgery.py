@@ -5,7 +5,7 @@ attributes follow, and the replaced parameters are reported so that an optimiser
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -23,6 +23,19 @@ WAKING_OFFSET = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
+class Copies:
+    """Which existing units the new ones are copies of, and their parts of the fan-out.
+
+    Attributes:
+        source: (K,) int64, the existing unit.
+        share: (K,) of that unit's fan-out, which the copy takes over.
+    """
+
+    source: torch.Tensor
+    share: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class NewUnits:
     """Weights of K new hidden units, in the layers' own shapes.
 
@@ -32,12 +45,18 @@ class NewUnits:
         fan_out: (C_out, K, kh, kw) or (out_features, K).
         offset: shift of what the activation reads, whatever the units are scaled by. PyTorch's
             ReLU has gradient 0 at 0, so that units whose fan-in is zero would never learn without.
+        rescale: (old width,) factors of the existing units' fan-out; None: it stays.
+        copies: what `widen` takes over from the network that it widens, be it the trained one or
+            its moving average, in place of the weights here: fan-in, bias, parts of the fan-out,
+            and the normalisation with its running statistics. None: the units are new.
     """
 
     fan_in: torch.Tensor
     bias: torch.Tensor | None
     fan_out: torch.Tensor
     offset: float = 0.0
+    rescale: torch.Tensor | None = None
+    copies: Copies | None = None
 
     def __len__(self) -> int:
         return len(self.fan_in)
@@ -45,7 +64,7 @@ class NewUnits:
     def scaled(self, fan_in: float, fan_out: float) -> "NewUnits":
         """Return units with fan-in (and bias) and fan-out multiplied."""
         bias = None if self.bias is None else self.bias * fan_in
-        return NewUnits(self.fan_in * fan_in, bias, self.fan_out * fan_out, self.offset)
+        return replace(self, fan_in=self.fan_in * fan_in, bias=bias, fan_out=self.fan_out * fan_out)
 
     def layer_bias(self, site: Site) -> torch.Tensor | None:
         """Return the bias of the widened layer: with the offset, unless a norm would undo it."""
@@ -69,12 +88,37 @@ def as_units(neurons: Neurons, first: Layer, second: Layer) -> NewUnits:
     return NewUnits(fan_in.contiguous(), bias, fan_out.contiguous(), offset)
 
 
+def as_neurons(units: NewUnits) -> Neurons:
+    """Return the units as vectors without singular values: the inverse of `as_units`."""
+    alpha, omega = units.fan_in.flatten(1), units.fan_out.transpose(0, 1).flatten(1)
+    if units.bias is not None:
+        alpha = torch.cat([alpha, units.bias[:, None]], 1)
+    none = torch.empty(0, dtype=torch.float64)
+    return Neurons(alpha, omega, none, none)
+
+
+def copied_units(
+    first: Layer, second: Layer, copies: Copies, rescale: torch.Tensor | None
+) -> NewUnits:
+    """Return units that are copies of existing ones, which keep `rescale` of their fan-out."""
+    source, weight = copies.source, second.weight.detach()
+    share = copies.share.to(weight.dtype).reshape(1, -1, *[1] * (weight.ndim - 2))
+    return NewUnits(
+        fan_in=first.weight.detach()[source],
+        bias=None if first.bias is None else first.bias.detach()[source],
+        fan_out=weight[:, source] * share,
+        rescale=rescale,
+        copies=copies,
+    )
+
+
 @torch.no_grad()
 def widen(network: nn.Module, site: Site, units: NewUnits) -> list[Replacement]:
     """Append the units to the site, in place; old weights keep their values and positions.
 
-    New BatchNorm channels get weight 1, the units' offset as bias and running statistics 0 and 1:
-    measure them with `measure_running_statistics` before any evaluation.
+    Only where the units say so, the old fan-out is rescaled. New BatchNorm channels get weight 1,
+    the units' offset as bias and running statistics 0 and 1: measure them with
+    `measure_running_statistics` before any evaluation. Those of copies take all of it over.
 
     Args:
         network: holds the site.
@@ -95,7 +139,12 @@ def widen(network: nn.Module, site: Site, units: NewUnits) -> list[Replacement]:
             f"{site.norm or site.first} has no bias, which new units without fan-in need to learn;"
             " give it one or take a method other than gradmax"
         )
-    replaced = [_grow(first, "weight", units.fan_in, 0), _grow(second, "weight", units.fan_out, 1)]
+    if units.copies is not None:
+        units = copied_units(first, second, units.copies, units.rescale)
+    replaced = [
+        _grow(first, "weight", units.fan_in, 0),
+        _grow(second, "weight", units.fan_out, 1, units.rescale),
+    ]
     if first.bias is not None:
         bias = units.layer_bias(site)
         assert bias is not None
@@ -109,27 +158,42 @@ def widen(network: nn.Module, site: Site, units: NewUnits) -> list[Replacement]:
     else:
         second.in_features += count
     if norm is not None:
-        replaced += _widen_norm(norm, count, units.offset)
+        replaced += _widen_norm(norm, units)
     return replaced
 
 
-def _widen_norm(norm: nn.Module, count: int, offset: float) -> list[Replacement]:
+def _widen_norm(norm: nn.Module, units: NewUnits) -> list[Replacement]:
     assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
-    norm.num_features += count
+    source = None if units.copies is None else units.copies.source
+    norm.num_features += len(units)
+
+    def channels(old: torch.Tensor, value: float) -> torch.Tensor:
+        return old.new_full((len(units),), value) if source is None else old.detach()[source]
+
     replaced = []
     if norm.affine:
-        replaced.append(_grow(norm, "weight", norm.weight.new_ones(count), 0))
-        replaced.append(_grow(norm, "bias", norm.bias.new_full((count,), offset), 0))
+        replaced.append(_grow(norm, "weight", channels(norm.weight, 1.0), 0))
+        replaced.append(_grow(norm, "bias", channels(norm.bias, units.offset), 0))
     if norm.running_mean is not None and norm.running_var is not None:
         mean, variance = norm.running_mean, norm.running_var
-        norm.running_mean = torch.cat([mean, mean.new_zeros(count)])
-        norm.running_var = torch.cat([variance, variance.new_ones(count)])
+        norm.running_mean = torch.cat([mean, channels(mean, 0.0)])
+        norm.running_var = torch.cat([variance, channels(variance, 1.0)])
     return replaced
 
 
-def _grow(module: nn.Module, name: str, addition: torch.Tensor, dim: int) -> Replacement:
+def _grow(
+    module: nn.Module,
+    name: str,
+    addition: torch.Tensor,
+    dim: int,
+    rescale: torch.Tensor | None = None,
+) -> Replacement:
     old = module.get_parameter(name)
-    wider = torch.cat([old.detach(), addition.to(old.device, old.dtype)], dim)
+    kept = old.detach()
+    if rescale is not None:
+        factors = rescale.to(old.device, old.dtype)
+        kept = kept * factors.reshape(*[1] * dim, -1, *[1] * (old.ndim - dim - 1))
+    wider = torch.cat([kept, addition.to(old.device, old.dtype)], dim)
     if wider.ndim == 4 and old.is_contiguous(memory_format=torch.channels_last):
         wider = wider.contiguous(memory_format=torch.channels_last)
     new = nn.Parameter(wider, requires_grad=old.requires_grad)

@@ -13,8 +13,22 @@ from tinygrow.settings.check import (
     one_of,
     require,
 )
+from tinygrow.settings.methods import MethodsSettings
 from tinygrow.settings.plan import UntilSettings, WhenSettings, WhereSettings
 from tinygrow.settings.training import TrainingSettings
+
+METHODS = (
+    "tiny",
+    "whitened",
+    "gradmax",
+    "firefly",
+    "net2wider",
+    "random",
+    "random_zero",
+    "random_pairs",
+    "random_variance",
+    "none",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +108,8 @@ class AmplitudeSettings:
         search: `first_increase` (from the smallest, stop when the loss rises: the paper), `grid`
             (try all), `bracket` (close in on the lowest with a few: 7 of 27) or `fixed` (take
             `fixed_factor`, whatever it does to the loss).
-        fixed_factor: the amplitude factor without a search (the paper's for GradMax: 1e-3).
+        fixed_factor: the amplitude factor without a search, and that of GradMax, which has none
+            (the paper's: 1e-3).
         tolerance: share of the loss below which two losses count as equal.
         min_gain: share of the loss that the best amplitude must gain to be accepted.
         when_rejected: `preserve` adds the neurons with zero fan-out weights, so that the function
@@ -138,9 +153,14 @@ class GrowthSettings:
     """Algorithm 1: what is added, where, when, and how the network trains in between.
 
     Attributes:
-        method: `tiny`; `gradmax` (no fan-in, the fan-out of the largest gradient; it needs a
-            fixed amplitude); `random` (random directions, all else as with `tiny`); `none` (the
-            schedule's training alone: the control that never grows).
+        method: what is added. `tiny`; `whitened` (TINY in the metric of the empirical Fisher
+            matrix of the outputs); `firefly` (random neurons trained for a few steps); `random`
+            (random directions): these get the amplitude of `amplitude`. With an amplitude of their
+            own: `gradmax` (no fan-in, the fan-out of the largest gradient); `net2wider` (copies);
+            `random_zero` (no fan-out yet); `random_pairs` (pairs that cancel out);
+            `random_variance` (old neurons make room, so that the variance is kept). `none`: the
+            schedule's training alone, the control that never grows.
+        methods: what single methods may be told.
         extensions: visits of every site; each adds (final - start) / extensions neurons.
         epochs_between: Delta t, epochs of training after an extension.
         train_after: `site` (after every single extension) or `sweep` (after all sites).
@@ -157,7 +177,19 @@ class GrowthSettings:
         training: the recipe.
     """
 
-    method: Literal["tiny", "gradmax", "random", "none"] = "tiny"
+    method: Literal[
+        "tiny",
+        "whitened",
+        "gradmax",
+        "firefly",
+        "net2wider",
+        "random",
+        "random_zero",
+        "random_pairs",
+        "random_variance",
+        "none",
+    ] = "tiny"
+    methods: MethodsSettings = field(default_factory=MethodsSettings)
     extensions: int = 16
     epochs_between: float = 0.25
     train_after: Literal["site", "sweep"] = "site"
@@ -173,15 +205,13 @@ class GrowthSettings:
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def __post_init__(self) -> None:
-        one_of("method", self.method, ("tiny", "gradmax", "random", "none"))
+        one_of("method", self.method, METHODS)
         between("extensions", self.extensions, 1, MAX_COUNT)
         between("epochs_between", self.epochs_between, 0, MAX_COUNT)
         one_of("train_after", self.train_after, ("site", "sweep"))
         one_of("batch_growth", self.batch_growth, ("sqrt_parameters", "constant"))
         one_of("optimizer_state", self.optimizer_state, ("recreate", "pad"))
         self._check_plan()
-        if self.method == "gradmax":
-            self._check_silent_neurons()
 
     @property
     def open_ended(self) -> bool:
@@ -207,25 +237,3 @@ class GrowthSettings:
                 f"when.trigger {self.when.trigger} looks every epochs_between"
                 f" ({self.epochs_between:g}) epochs; make that more than 0 and max_epochs no less",
             )
-
-    def _check_silent_neurons(self) -> None:
-        """Refuse what looks at the outputs of neurons that have none yet."""
-        why = "method gradmax adds neurons without fan-in, which change no output and no loss"
-        require(
-            self.amplitude.normalization != "functional",
-            "amplitude.normalization",
-            self.amplitude.normalization,
-            f"{why}; make it parametric",
-        )
-        require(
-            self.amplitude.sign == "none",
-            "amplitude.sign",
-            self.amplitude.sign,
-            f"{why}; make it none",
-        )
-        require(
-            self.amplitude.search == "fixed",
-            "amplitude.search",
-            self.amplitude.search,
-            f"{why}, so that a search rejects all; make it fixed",
-        )

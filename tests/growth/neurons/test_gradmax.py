@@ -27,15 +27,15 @@ from tinygrow.growth.neurons.gradmax import propose
 from tinygrow.growth.neurons.proposal import Request
 from tinygrow.growth.sites import Site, sites_of
 from tinygrow.growth.surgery import as_units, widen
-from tinygrow.settings.growth import AmplitudeSettings, GrowthSettings, StatisticsSettings
+from tinygrow.settings.growth import GrowthSettings, StatisticsSettings
 from tinygrow.settings.training import TrainingSettings
 from tinygrow.training.batches import Batch
 from tinygrow.training.loop import Trainer
 
-FIXED = AmplitudeSettings(normalization="parametric", sign="none", search="fixed", images=64)
-SETTINGS = GrowthSettings(method="gradmax", statistics=EXACT, amplitude=FIXED)
+SETTINGS = GrowthSettings(method="gradmax", statistics=EXACT)
+# With an amplitude that another method would have searched.
 QUICK = quick_settings(
-    method="gradmax", amplitude=FIXED, training=TrainingSettings(batch_size=16, learning_rate=0.01)
+    method="gradmax", training=TrainingSettings(batch_size=16, learning_rate=0.01)
 )
 COUNT = 3
 

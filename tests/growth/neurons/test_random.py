@@ -1,7 +1,6 @@
 import torch
 
 from tests.growth.scenes import conv_pair, linear_pair, site_of
-from tinygrow.growth.neurons.method import METHODS
 from tinygrow.growth.neurons.proposal import Proposal, Request
 from tinygrow.growth.neurons.random import propose
 from tinygrow.growth.surgery import as_units
@@ -49,8 +48,3 @@ def test_random_neurons_are_standard_normal_and_follow_the_generator() -> None:
         # 1,900 and 3,600 draws: standard errors of mean and deviation are below 0.025.
         assert abs(float(weights.mean())) < 0.1
         assert abs(float(weights.std()) - 1) < 0.1
-
-
-def test_methods_are_named_as_in_the_settings() -> None:
-    assert set(METHODS) | {"none"} == {"tiny", "gradmax", "random", "none"}
-    assert METHODS["random"] is propose

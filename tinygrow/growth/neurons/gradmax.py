@@ -2,7 +2,8 @@
 
 As TINY with S = I, without projection and with the fan-in set to zero, so that the function is
 kept. BatchNorm behind the widened layer takes the mean off what the new neurons read; the closed
-form does not know of that, as TINY's does not.
+form does not know of that, as TINY's does not. The amplitude is fixed (`amplitude.fixed_factor`,
+the paper's 1e-3): neurons without fan-in change no loss that a search could look at.
 """
 
 import time
@@ -13,6 +14,7 @@ from tinygrow.growth.bottleneck import gradmax_neurons
 from tinygrow.growth.neurons.proposal import Proposal, Request
 from tinygrow.growth.sample_size import neuron_sample_size
 from tinygrow.growth.statistics import batch_statistics, desired_update, neuron_moments
+from tinygrow.growth.surgery import as_units
 
 
 def propose(request: Request) -> Proposal:
@@ -38,8 +40,12 @@ def propose(request: Request) -> Proposal:
 
     started = time.perf_counter()
     neurons = gradmax_neurons(pair.N, request.count, rounding)
+    factor = request.settings.amplitude.fixed_factor
     return Proposal(
         neurons=neurons,
+        settled=as_units(neurons, first, second).scaled(1.0, factor),
+        factor=factor,
+        keeps_function=True,
         images=pair.images,
         seconds_statistics=seconds_statistics,
         seconds_solve=time.perf_counter() - started,

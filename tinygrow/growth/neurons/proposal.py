@@ -8,6 +8,7 @@ from torch import nn
 
 from tinygrow.growth.bottleneck import Neurons
 from tinygrow.growth.sites import Site
+from tinygrow.growth.surgery import NewUnits
 from tinygrow.settings.growth import GrowthSettings
 from tinygrow.training.batches import Batch
 
@@ -41,6 +42,12 @@ class Proposal:
 
     Attributes:
         neurons: unscaled; may be fewer than asked for.
+        settled: the units as they are to be added, where the method fixes their amplitude itself:
+            then there is no normalisation, no choice of sign and no search. None: there is.
+        factor: the amplitude of settled units, for the log.
+        keeps_function: whether settled units leave the network's outputs as they are.
+        predicts: whether the squared singular values are parts of the bottleneck (of which each
+            neuron takes its own, exactly so for linear layers).
         bottleneck: Psi^2 at the site before the extension, where the method measures it.
         update_batches: the images on which it was measured.
         images: images of the moments (a forward and half a backward pass each).
@@ -49,6 +56,10 @@ class Proposal:
     """
 
     neurons: Neurons
+    settled: NewUnits | None = None
+    factor: float = 1.0
+    keeps_function: bool = False
+    predicts: bool = True
     bottleneck: float | None = None
     update_batches: Sequence[Batch] = ()
     images: int = 0

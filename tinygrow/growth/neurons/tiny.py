@@ -1,10 +1,11 @@
 """TINY: the neurons that reduce the expressivity bottleneck most (tiny.md 1.3 to 1.6, 1.13)."""
 
 import time
+from collections.abc import Callable
 
 import torch
 
-from tinygrow.growth.bottleneck import best_update, bottleneck, optimal_neurons
+from tinygrow.growth.bottleneck import Neurons, best_update, bottleneck, optimal_neurons
 from tinygrow.growth.neurons.proposal import Proposal, Request
 from tinygrow.growth.sample_size import neuron_sample_size, update_sample_size
 from tinygrow.growth.statistics import (
@@ -14,8 +15,11 @@ from tinygrow.growth.statistics import (
     update_moments,
 )
 
+Solver = Callable[[torch.Tensor, torch.Tensor, int, float, float], Neurons]
+"""From S, N, count, relative cut and floor to neurons, as `optimal_neurons` is."""
 
-def propose(request: Request) -> Proposal:
+
+def propose(request: Request, solve: Solver = optimal_neurons) -> Proposal:
     """Measure S1, M, then S, N, and return the leading singular directions as neurons.
 
     The best move of the existing weights is only used for the projection; it is not applied
@@ -57,7 +61,7 @@ def propose(request: Request) -> Proposal:
     # Where the existing weights can do all of the desired update, N is rounding, which S^(-1/2)
     # magnifies by up to relative_cut^(-1/2).
     rounding = torch.finfo(getattr(torch, statistics.dtype)).eps * (moments.power / cut) ** 0.5
-    neurons = optimal_neurons(pair.S, pair.N, request.count, cut, rounding)
+    neurons = solve(pair.S, pair.N, request.count, cut, rounding)
     seconds_solve += time.perf_counter() - started
     return Proposal(
         neurons=neurons,
