@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tinygrow.distributed import add_up, share
 from tinygrow.errors import TinygrowError
 from tinygrow.growth.sites import Site
 from tinygrow.growth.statistics import apply_layer, batch_statistics
@@ -89,12 +90,13 @@ class Trial:
         """Return the mean loss over the batches, summed in float64."""
         total, images = 0.0, 0
         with batch_statistics(self.network), full_float32():
-            for x, y in batches:
+            for x, y in share(batches):
                 losses = F.cross_entropy(
                     self.network(x), y, reduction="none", label_smoothing=label_smoothing
                 )
                 total += float(losses.double().sum())
                 images += len(y)
+        total, images = add_up(torch.tensor([total, images], dtype=torch.float64)).tolist()
         return total / images
 
     @torch.no_grad()

@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
+from tinygrow.distributed import of_first, once
 from tinygrow.growth.amplitude import Amplitude, choose_amplitude
 from tinygrow.growth.bottleneck import best_update, bottleneck
 from tinygrow.growth.neurons.method import METHODS
@@ -78,6 +79,8 @@ def extend(
             generator=generator,
         )
     )
+    # Processes that differ in a last bit must not grow different networks.
+    proposal = replace(proposal, neurons=of_first(proposal.neurons))
     if not len(proposal.neurons.alpha):
         return Extension(site, proposal)
 
@@ -85,13 +88,15 @@ def extend(
     smoothing = settings.training.label_smoothing
     first, second = site.layers(network)
     images = list(sample(settings.amplitude.images))  # looked at once for each amplitude
-    amplitude = choose_amplitude(
-        network,
-        site,
-        as_units(proposal.neurons, first, second),
-        images,
-        settings.amplitude,
-        smoothing,
+    amplitude = of_first(
+        choose_amplitude(
+            network,
+            site,
+            as_units(proposal.neurons, first, second),
+            images,
+            settings.amplitude,
+            smoothing,
+        )
     )
     seconds_search = time.perf_counter() - started
     if amplitude.units is None:
@@ -112,7 +117,7 @@ def extend(
     after = None
     if proposal.bottleneck is not None:
         moments = update_moments(network, site, proposal.update_batches, statistics, smoothing)
-        delta = best_update(moments.S1, moments.M, settings.solver.relative_cut)
+        delta = once(best_update, moments.S1, moments.M, settings.solver.relative_cut)
         after = bottleneck(moments.power, moments.M, delta)
     seconds_surgery = time.perf_counter() - started
     return Extension(site, proposal, amplitude, added, after, seconds_search, seconds_surgery)

@@ -5,6 +5,9 @@ mini-batch, as in the authors' code (tiny.md 1.12); running statistics are neith
 touched here. The desired update is therefore the gradient through the batch's normalisation. Only
 evaluation uses running statistics.
 
+Several processes look at whole mini-batches, so that each is normalised as one process would, and
+all get the moments of all of them.
+
 Nothing here is as large as images x output positions x taps x patch: im2col patches are held for a
 few images at a time (`chunk_megabytes`), weighted by how often the second layer reads them.
 
@@ -20,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tinygrow.distributed import share, total
 from tinygrow.growth.moments import CrossSum, GramSum
 from tinygrow.growth.patches import Layer
 from tinygrow.growth.sites import Site
@@ -137,16 +141,15 @@ def update_moments(
     power = torch.zeros((), dtype=torch.float64, device=second.weight.device)
     images = 0
     with batch_statistics(network), full_float32():
-        for batch in batches:
+        for batch in share(batches):
             _, h, target = desired_update(network, site, batch, label_smoothing)
             h, target = h.to(dtype), target.to(dtype)
             gram.add(h)
             cross.add(h, target)
             power += target.double().square().sum()
             images += len(target)
-    return UpdateMoments(
-        gram.result() / images, cross.result() / images, float(power) / images, images
-    )
+    images, (S1, M, power) = total(images, lambda: [gram.result(), cross.result(), power])
+    return UpdateMoments(S1 / images, M / images, float(power) / images, images)
 
 
 def neuron_moments(
@@ -174,7 +177,7 @@ def neuron_moments(
     squares, cross = GramSum(first, bound, second), CrossSum(first, bound, second)
     images = 0
     with batch_statistics(network), full_float32():
-        for batch in batches:
+        for batch in share(batches):
             x, h, target = desired_update(network, site, batch, label_smoothing)
             if delta is not None:
                 target = target - apply_update(second, h, delta)
@@ -183,8 +186,10 @@ def neuron_moments(
                 squares.add(x)
             cross.add(x, target)
             images += len(target)
-    N = cross.result() / images
-    return NeuronMoments(squares.result() / images if gram else N.new_zeros(0, 0), N, images)
+    images, (N, *S) = total(
+        images, lambda: [cross.result(), squares.result()] if gram else [cross.result()]
+    )
+    return NeuronMoments(S[0] / images if gram else N.new_zeros(0, 0), N / images, images)
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ import time
 
 import torch
 
+from tinygrow.distributed import once
 from tinygrow.growth.bottleneck import best_update, bottleneck, optimal_neurons
 from tinygrow.growth.neurons.proposal import Proposal, Request
 from tinygrow.growth.sample_size import neuron_sample_size, update_sample_size
@@ -37,7 +38,7 @@ def propose(request: Request) -> Proposal:
     seconds_statistics = time.perf_counter() - started
 
     started = time.perf_counter()
-    delta = best_update(moments.S1, moments.M, cut)
+    delta = once(best_update, moments.S1, moments.M, cut)
     before = bottleneck(moments.power, moments.M, delta)
     seconds_solve = time.perf_counter() - started
 
@@ -57,7 +58,7 @@ def propose(request: Request) -> Proposal:
     # Where the existing weights can do all of the desired update, N is rounding, which S^(-1/2)
     # magnifies by up to relative_cut^(-1/2).
     rounding = torch.finfo(getattr(torch, statistics.dtype)).eps * (moments.power / cut) ** 0.5
-    neurons = optimal_neurons(pair.S, pair.N, request.count, cut, rounding)
+    neurons = once(optimal_neurons, pair.S, pair.N, request.count, cut, rounding)
     seconds_solve += time.perf_counter() - started
     return Proposal(
         neurons=neurons,
