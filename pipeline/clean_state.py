@@ -89,7 +89,8 @@ def _judge(folder: Path, meta: dict[str, Any], values: Params) -> tuple[str, str
     if model not in values.names("models"):
         return f"there is no model {model} in the present params.yaml", ""
     try:
-        now = state.belonging(stage, values, model, belongs.get("device", "cpu"))
+        device, count = belongs.get("device", "cpu"), belongs.get("processes", 1)
+        now = state.belonging(stage, values, model, device, count)
     except OSError as error:
         return "", f"its input {error.filename} is not there"
     changed = state.differences(belongs, now)

@@ -152,6 +152,26 @@ def _checked(group: str, name: str) -> Any:
     return TerminalObserver()
 
 
+def _launch(
+    stage: str,
+    model: str,
+    device: str | None,
+    minutes: float | None,
+    started_by: list[int] | None,
+) -> None:
+    """Leave the stage to several processes, and end with their status, if that is asked for."""
+    from pipeline import workers
+
+    context = click.get_current_context()
+    arguments = ["--traceback"] if context.find_root().params["traceback"] else []
+    arguments += [stage, model]
+    arguments += [] if device is None else ["--device", device]
+    arguments += [] if minutes is None else ["--save-every", str(minutes)]
+    status = workers.launched(model, device, arguments, started_by)
+    if status is not None:
+        context.exit(status)
+
+
 @cli.command()
 @click.argument("name")
 def download(name: str) -> None:
@@ -181,18 +201,19 @@ def grow(
     again with the same settings, inputs and code.
     """
     observer = _checked("models", model)
-    from pipeline import stopping
+    _launch("grow", model, device, minutes, started_by)
+    from pipeline import workers
     from pipeline.estimates import grow_lines
     from pipeline.stages import grow as stage
 
-    with stopping.requests(started_by) as stop:
+    with workers.member(observer, started_by) as (observer, stop):
         stage.run(
             model,
             observer=observer,
             device=device,
             stop=stop,
             minutes=minutes,
-            estimate=grow_lines,
+            estimate=workers.of_the_first(grow_lines),
         )
 
 
@@ -212,19 +233,20 @@ def finetune(
     again with the same settings, inputs and code.
     """
     observer = _checked("models", model)
-    from pipeline import state, stopping
+    _launch("finetune", model, device, minutes, started_by)
+    from pipeline import state, workers
     from pipeline.estimates import finetune_lines
     from pipeline.stages import finetune as stage
 
     state.drop("grow", model)
-    with stopping.requests(started_by) as stop:
+    with workers.member(observer, started_by) as (observer, stop):
         stage.run(
             model,
             observer=observer,
             device=device,
             stop=stop,
             minutes=minutes,
-            estimate=finetune_lines,
+            estimate=workers.of_the_first(finetune_lines),
         )
 
 

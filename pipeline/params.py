@@ -15,7 +15,7 @@ from ruamel.yaml.nodes import MappingNode
 from tinygrow.errors import SettingError, TinygrowError
 
 DEFAULT_PATH = Path("params.yaml")
-MODEL_VALUES: dict[str, type] = {"data": str, "seed": int, "device": str}
+MODEL_VALUES: dict[str, type] = {"data": str, "seed": int, "device": str, "processes": int}
 
 Place = tuple[str, ...]
 T = TypeVar("T")
@@ -48,8 +48,8 @@ class Params:
         self.require("models", model)
         return self.build(("models", model, name), settings)
 
-    def value(self, model: str, key: Literal["data", "seed", "device"]) -> Any:
-        """Return a single value of `model`: `data` (str), `seed` (int) or `device` (str)."""
+    def value(self, model: str, key: Literal["data", "seed", "device", "processes"]) -> Any:
+        """Return a single value of `model`, of the type that `MODEL_VALUES` says."""
         self.require("models", model)
         place = ("models", model, key)
         return self._convert(place, MODEL_VALUES[key], self._get(place))

@@ -17,6 +17,7 @@ from tinygrow.settings.network import NetworkSettings
 from tinygrow.settings.products import ExportSettings, ValidateSettings
 from tinygrow.settings.training import FinetuneSettings
 
+MAX_PROCESSES = 1024
 TOP = ("root", "data", "models")
 SECTIONS: dict[str, type] = {
     "growth": GrowthSettings,
@@ -62,6 +63,11 @@ def _check_model(params: Params, model: str) -> None:
         between("seed", seed, 0, MAX_SEED)
     except SettingError as error:
         raise params.error((*place, "seed"), f"models.{model}.{error}") from error
+    processes = params.value(model, "processes")
+    try:
+        between("processes", processes, 0, MAX_PROCESSES)
+    except SettingError as error:
+        raise params.error((*place, "processes"), f"models.{model}.{error}") from error
     device = params.value(model, "device")
     if not _DEVICE.fullmatch(device):
         raise params.error(

@@ -1,9 +1,9 @@
 """Where stages keep the state of long work, and what it belongs to.
 
-A state belongs to the stage's settings, the content of its input files, its code and the kind of
-device: with any of these changed, work begins anew. States lie in `.state/` beside `.dvc/`, outside
-of all outputs (DVC deletes outputs before a stage runs), also for experiments that DVC runs in a
-temporary copy.
+A state belongs to the stage's settings, the content of its input files, its code, the kind of
+device and the number of processes: with any of these changed, work begins anew. States lie in
+`.state/` beside `.dvc/`, outside of all outputs (DVC deletes outputs before a stage runs), also for
+experiments that DVC runs in a temporary copy.
 """
 
 import hashlib
@@ -17,9 +17,11 @@ from typing import Any
 from pipeline import paths
 from pipeline.closure import ROOT, import_closure
 from pipeline.params import Params
+from tinygrow.distributed import processes
 from tinygrow.errors import TinygrowError
 from tinygrow.observer import Observer
 from tinygrow.state.folder import StateFolder, about, has_state, lock, remove
+from tinygrow.state.follower import Follower
 from tinygrow.state.keeper import StateKeeper
 from tinygrow.state.stop import StopRequest
 
@@ -43,8 +45,10 @@ def kept(
     observer: Observer,
     stop: StopRequest | None = None,
     minutes: float | None = None,
-) -> Iterator[StateKeeper]:
+) -> Iterator[StateKeeper | Follower]:
     """Open and lock the state of a stage's work for the time of the block.
+
+    Of processes that work together, the first keeps the state; the others follow it.
 
     Args:
         stage: its name.
@@ -58,6 +62,9 @@ def kept(
         TinygrowError: another process works on the same state.
     """
     folder = home() / name(stage, model, belongs)
+    if not processes().is_first:
+        yield Follower(folder)
+        return
     meta = {"stage": stage, "model": model, "belongs": dict(belongs)}
     with StateFolder(folder, meta) as states:
         _say_unused(folder, stage, model, belongs, observer)
@@ -94,7 +101,9 @@ def home() -> Path:
     return (Path(root) if Path(root).is_dir() else Path()) / FOLDER
 
 
-def belonging(stage: str, values: Params, model: str, device: str) -> dict[str, Any]:
+def belonging(
+    stage: str, values: Params, model: str, device: str, count: int = 1
+) -> dict[str, Any]:
     """Return what the state of a stage's work belongs to, as plain data for JSON.
 
     Args:
@@ -102,6 +111,7 @@ def belonging(stage: str, values: Params, model: str, device: str) -> dict[str, 
         values: of `params.yaml`.
         model: whose work it is.
         device: kind of device, as numbers differ between kinds.
+        count: of processes that work together, likewise.
 
     Raises:
         OSError: an input is missing.
@@ -116,6 +126,7 @@ def belonging(stage: str, values: Params, model: str, device: str) -> dict[str, 
         "inputs": {str(path): _digest(path) for path in inputs},
         "code": {str(path): _digest(ROOT / path) for path in code},
         "device": device,
+        "processes": count,
     }
 
 

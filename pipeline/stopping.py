@@ -22,7 +22,9 @@ _SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish", "ash", "busybox"}
 
 
 @contextmanager
-def requests(started_by: list[int] | None = None) -> Iterator[StopRequest]:
+def requests(
+    started_by: list[int] | None = None, *, watched: bool = False
+) -> Iterator[StopRequest]:
     """Turn SIGINT, SIGTERM, SIGHUP and the death of DVC into requests to stop, for the block.
 
     Who presses Ctrl-C a second time insists. Signals that the process was told to ignore (`nohup`,
@@ -30,6 +32,7 @@ def requests(started_by: list[int] | None = None) -> Iterator[StopRequest]:
 
     Args:
         started_by: `parents()` at the start of the program; DVC may have died since.
+        watched: the program that started this one is watched as DVC is.
     """
     request = StopRequest()
     orphaned = threading.Event()
@@ -38,7 +41,8 @@ def requests(started_by: list[int] | None = None) -> Iterator[StopRequest]:
     def ask(number: int, _: FrameType | None) -> None:
         nonlocal pressed
         if orphaned.is_set() and number == signal.SIGTERM:
-            request.ask("the DVC that started it is gone", 128 + signal.SIGTERM)
+            starter = "DVC" if os.environ.get("DVC_STAGE") else "program"
+            request.ask(f"the {starter} that started it is gone", 128 + signal.SIGTERM)
             return
         now, insist = time.monotonic(), False
         if number == signal.SIGINT:
@@ -56,7 +60,7 @@ def requests(started_by: list[int] | None = None) -> Iterator[StopRequest]:
         orphaned.set()
         os.kill(os.getpid(), signal.SIGTERM)
 
-    if os.environ.get("DVC_STAGE"):
+    if watched or os.environ.get("DVC_STAGE"):
         watcher = threading.Thread(
             target=_watch,
             args=(started_by or parents(), orphan, over),

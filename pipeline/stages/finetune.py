@@ -11,12 +11,13 @@ from pipeline import params as parameters
 from pipeline import paths, state
 from tinygrow.checkpoint import Checkpoint, load_checkpoint, require_fit, save_checkpoint
 from tinygrow.data.prepared import load_card, load_split
+from tinygrow.distributed import processes
 from tinygrow.files import write_json, write_text
 from tinygrow.observer import Observer
 from tinygrow.settings.training import FinetuneSettings
 from tinygrow.state.stop import StopRequest
 from tinygrow.training.batches import DeviceImages, TrainingStream
-from tinygrow.training.device import pick_device
+from tinygrow.training.device import own_device
 from tinygrow.training.finetune import Finetuned, epochs_to_csv, finetune
 
 
@@ -66,7 +67,9 @@ def run(
     settings = values.section(name, "finetune", FinetuneSettings)
     seed = values.value(name, "seed")
     data = paths.prepared(values.value(name, "data"))
-    place = pick_device(device or values.value(name, "device"))
+    place = own_device(
+        device or values.value(name, "device"), values.value(name, "processes"), observer.say
+    )
 
     source = load_checkpoint(paths.grown(name))
     card = load_card(data)
@@ -80,7 +83,7 @@ def run(
     )
     validation = DeviceImages(load_split(data, "validation"), card, place)
 
-    belongs = state.belonging("finetune", values, name, place.type)
+    belongs = state.belonging("finetune", values, name, place.type, processes().count)
     with state.kept(
         "finetune", name, belongs, observer=observer, stop=stop, minutes=minutes
     ) as keeper:
@@ -98,6 +101,8 @@ def run(
             for line in estimate(work):
                 observer.say(line)
         done = finetune(network, stream, validation, settings, observer=observer, keeper=keeper)
+        if not processes().is_first:
+            return
         _write(name, source, done)
     last = done.rows[-1]
     observer.say(

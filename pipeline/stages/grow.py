@@ -15,6 +15,7 @@ from pipeline.sections.network import network_settings
 from tinygrow.architecture import Architecture, final_architecture, seed_architecture
 from tinygrow.checkpoint import save_checkpoint
 from tinygrow.data.prepared import load_card, load_split
+from tinygrow.distributed import processes
 from tinygrow.files import atomic_folder, write_json, write_text
 from tinygrow.growth.grow import Grown, done_so_far, grow
 from tinygrow.growth.log import ExtensionRow, curves_to_dict, rows_to_csv
@@ -24,7 +25,7 @@ from tinygrow.observer import Observer
 from tinygrow.settings.growth import GrowthSettings
 from tinygrow.state.stop import StopRequest
 from tinygrow.training.batches import DeviceImages, TrainingStream
-from tinygrow.training.device import pick_device
+from tinygrow.training.device import own_device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,9 @@ def run(
     seed = values.value(name, "seed")
     data_name = values.value(name, "data")
     data = paths.prepared(data_name)
-    place = pick_device(device or values.value(name, "device"))
+    place = own_device(
+        device or values.value(name, "device"), values.value(name, "processes"), observer.say
+    )
 
     card = load_card(data)
     final = final_architecture(network_section, card.shape, len(card.classes))
@@ -94,7 +97,7 @@ def run(
     )
     validation = DeviceImages(load_split(data, "validation"), card, place)
     notes = {"model": name, "data": data_name, "seed": seed}
-    belongs = state.belonging("grow", values, name, place.type)
+    belongs = state.belonging("grow", values, name, place.type, processes().count)
     with state.kept("grow", name, belongs, observer=observer, stop=stop, minutes=minutes) as keeper:
         if estimate is not None:
             done = keeper.restore()
@@ -136,9 +139,11 @@ def run(
             settings,
             seed=seed,
             observer=observer,
-            snapshot=snapshot,
+            snapshot=snapshot if processes().is_first else None,
             keeper=keeper,
         )
+        if not processes().is_first:
+            return
         with atomic_folder(paths.snapshots(name)) as folder:
             _link_all(keeper.folder / "snapshots", folder)
         save_checkpoint(

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tinygrow.distributed import add_up, share
 from tinygrow.errors import TinygrowError
 from tinygrow.growth.line_search import search
 from tinygrow.growth.replay import Replay
@@ -70,12 +71,13 @@ def mean_loss(
     forward = forward or network
     total, images = 0.0, 0
     with batch_statistics(network), full_float32():
-        for x, y in batches:
+        for x, y in share(batches):
             losses = F.cross_entropy(
                 forward(x), y, reduction="none", label_smoothing=label_smoothing
             )
             total += float(losses.double().sum())
             images += len(y)
+    total, images = add_up(torch.tensor([total, images], dtype=torch.float64)).tolist()
     return total / images
 
 

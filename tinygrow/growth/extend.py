@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from tinygrow.distributed import of_first, once
 from tinygrow.growth.amplitude import Amplitude, choose_amplitude, settled_amplitude
 from tinygrow.growth.bottleneck import best_update, bottleneck
 from tinygrow.growth.neurons.method import METHODS
@@ -79,6 +80,10 @@ def extend(
             generator=generator,
         )
     )
+    # Processes that differ in a last bit must not grow different networks.
+    proposal = replace(
+        proposal, neurons=of_first(proposal.neurons), settled=of_first(proposal.settled)
+    )
     multiple = settings.where.width_multiple
     if multiple > 1:
         width = site.layers(network)[0].weight.shape[0]
@@ -98,6 +103,7 @@ def extend(
     else:
         units = as_units(proposal.neurons, first, second)
         amplitude = choose_amplitude(network, site, units, images, settings.amplitude, smoothing)
+    amplitude = of_first(amplitude)
     seconds_search = time.perf_counter() - started
     if amplitude.units is None:
         return Extension(site, proposal, amplitude, seconds_search=seconds_search)
@@ -121,7 +127,7 @@ def extend(
     after = None
     if proposal.bottleneck is not None:
         moments = update_moments(network, site, proposal.update_batches, statistics, smoothing)
-        delta = best_update(moments.S1, moments.M, settings.solver.relative_cut)
+        delta = once(best_update, moments.S1, moments.M, settings.solver.relative_cut)
         after = bottleneck(moments.power, moments.M, delta)
     seconds_surgery = time.perf_counter() - started
     return Extension(site, proposal, amplitude, added, after, seconds_search, seconds_surgery)

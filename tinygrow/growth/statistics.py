@@ -5,6 +5,9 @@ mini-batch, as in the authors' code (tiny.md 1.12); running statistics are neith
 touched here. The desired update is therefore the gradient through the batch's normalisation. Only
 evaluation uses running statistics.
 
+Several processes look at whole mini-batches, so that each is normalised as one process would, and
+all get the moments of all of them.
+
 Nothing here is as large as images x output positions x taps x patch: im2col patches are held for a
 few images at a time (`chunk_megabytes`), weighted by how often the second layer reads them.
 
@@ -21,6 +24,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from tinygrow.distributed import share, total
 from tinygrow.growth.moments import CrossSum, GramSum
 from tinygrow.growth.patches import Layer
 from tinygrow.growth.sites import Site
@@ -172,7 +176,7 @@ def update_moments_of(
     powers = [torch.zeros((), dtype=torch.float64, device=m.weight.device) for m in layers]
     images = 0
     with batch_statistics(network), full_float32():
-        for batch in batches:
+        for batch in share(batches):
             seen = desired_updates(network, sites, batch, label_smoothing)
             for one, (gram, cross), power in zip(seen, sums, powers, strict=True):
                 h, target = one.h.to(dtype), one.target.to(dtype)
@@ -180,11 +184,17 @@ def update_moments_of(
                 cross.add(h, target)
                 power += target.double().square().sum()
             images += len(batch[1])
+    images, found = total(
+        images,
+        lambda: [
+            moment
+            for (gram, cross), power in zip(sums, powers, strict=True)
+            for moment in (gram.result(), cross.result(), power)
+        ],
+    )
     return [
-        UpdateMoments(
-            gram.result() / images, cross.result() / images, float(power) / images, images
-        )
-        for (gram, cross), power in zip(sums, powers, strict=True)
+        UpdateMoments(S1 / images, M / images, float(power) / images, images)
+        for S1, M, power in zip(found[::3], found[1::3], found[2::3], strict=True)
     ]
 
 
@@ -227,7 +237,7 @@ def neuron_moments_of(
     ]
     images = 0
     with batch_statistics(network), full_float32():
-        for batch in batches:
+        for batch in share(batches):
             seen = desired_updates(network, sites, batch, label_smoothing)
             for one, (_, second), delta, (squares, cross) in zip(
                 seen, pairs, deltas, sums, strict=True
@@ -240,12 +250,18 @@ def neuron_moments_of(
                     squares.add(x)
                 cross.add(x, target)
             images += len(batch[1])
-    found = []
-    for squares, cross in sums:
-        N = cross.result() / images
-        S = squares.result() / images if gram else N.new_zeros(0, 0)
-        found.append(NeuronMoments(S, N, images))
-    return found
+    images, found = total(
+        images,
+        lambda: [
+            moment
+            for squares, cross in sums
+            for moment in (squares.result() if gram else torch.zeros(0, 0), cross.result())
+        ],
+    )
+    return [
+        NeuronMoments(S / images, N / images, images)
+        for S, N in zip(found[::2], found[1::2], strict=True)
+    ]
 
 
 def neuron_moments(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from tinygrow.distributed import share, total
 from tinygrow.errors import TinygrowError
 from tinygrow.growth.bottleneck import Neurons
 from tinygrow.growth.patches import Layer
@@ -226,17 +227,20 @@ def measure_running_statistics(
         and norm.running_mean is not None
         and chosen in (None, name)
     }
+    looked_at = 0
     handles = [norm.register_forward_pre_hook(add) for norm, add in measured.items()]
     try:
         with batch_statistics(network):
-            for images, _ in batches:
+            for images, _ in share(batches):
                 network(images)
+                looked_at += len(images)
     finally:
         for handle in handles:
             handle.remove()
-    for norm, moments in measured.items():
+    _, sums = total(looked_at, lambda: [moments.result() for moments in measured.values()])
+    for norm, summed in zip(measured, sums, strict=True):
         assert norm.running_mean is not None and norm.running_var is not None
-        mean, variance = moments.mean_and_variance()
+        mean, variance = _mean_and_variance(summed)
         first = 0 if only is None else len(mean) - only[1]
         norm.running_mean[first:] = mean[first:].to(norm.running_mean.dtype)
         norm.running_var[first:] = variance[first:].to(norm.running_var.dtype)
@@ -255,8 +259,14 @@ class _Moments:
         self.sums = sums if self.sums is None else self.sums + sums
         self.count += values.shape[1]
 
-    def mean_and_variance(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def result(self) -> torch.Tensor:
+        """Return (3, channels): sums, sums of squares, and of how many values each."""
         assert self.sums is not None
-        mean, square = self.sums / self.count
-        variance = (square - mean.square()).clamp_min(0.0)
-        return mean, variance * (self.count / max(self.count - 1, 1))
+        return torch.cat([self.sums, torch.full_like(self.sums[:1], self.count)])
+
+
+def _mean_and_variance(sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    count = sums[2]
+    mean, square = sums[:2] / count
+    variance = (square - mean.square()).clamp_min(0.0)
+    return mean, variance * (count / (count - 1).clamp_min(1.0))

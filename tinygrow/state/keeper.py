@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tinygrow.distributed import of_first
 from tinygrow.errors import TinygrowError
 from tinygrow.observer import Observer
 from tinygrow.state.folder import StateFolder
@@ -98,13 +99,17 @@ class StateKeeper(Keeper):
             raise
 
     def restore(self) -> State | None:
-        """Return the newest state of the folder that can be read; a second call, the same one."""
+        """Return the newest state of the folder that can be read; a second call, the same one.
+
+        Processes that work along with this one get it from here: see `Follower`.
+        """
         if not self._restored:
             self._restored = True
             state = self._folder.load(self._observer)
             if state is not None:
                 self._latest = self._saved = state
                 self._observer.say(f"going on from {state['progress']} ({self._folder.path})")
+            of_first(state)
         return self._saved
 
     def step(self, capture: Capture) -> None:

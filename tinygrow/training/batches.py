@@ -15,6 +15,7 @@ from tinygrow.state.values import copied
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Normalised float32 images (B, C, H, W), channels last in memory, and int64 labels (B,)."""
+WHOLE = slice(None)
 
 
 class DeviceImages:
@@ -68,15 +69,20 @@ class TrainingStream:
     def __len__(self) -> int:
         return len(self.images)
 
-    def next(self, batch_size: int) -> Batch:
-        """Return the next `batch_size` images, across the border of two epochs if need be."""
+    def next(self, batch_size: int, part: slice = WHOLE) -> Batch:
+        """Return the next `batch_size` images, across the border of two epochs if need be.
+
+        Args:
+            batch_size: images that are taken from the stream, and random numbers for them.
+            part: of these, the ones that are made.
+        """
         while len(self._order) < batch_size:
             fresh = torch.randperm(
                 len(self.images), generator=self.generator, device=self.images.device
             )
             self._order = torch.cat([self._order, fresh])
         chosen, self._order = self._order[:batch_size], self._order[batch_size:]
-        return augmented(self.images, chosen, self.augmentation, self.generator)
+        return augmented(self.images, chosen, self.augmentation, self.generator, part)
 
     def state(self) -> dict[str, Any]:
         """Return the place in the stream: what `next` and `sample` give hangs on nothing else."""
@@ -146,6 +152,7 @@ def augmented(
     chosen: torch.Tensor,
     settings: AugmentationSettings,
     generator: torch.Generator,
+    part: slice = WHOLE,
 ) -> Batch:
     """Cut the chosen images out of the split and augment each by itself.
 
@@ -154,10 +161,13 @@ def augmented(
         chosen: (B,) indices.
         settings: what is done.
         generator: on the same device.
+        part: of the chosen, those that are made; each is the same whichever they are.
     """
+    drawn, chosen = len(chosen), chosen[part]
 
     def integers(high: int) -> torch.Tensor:
-        return torch.randint(high, (count, 1), generator=generator, device=images.device)
+        numbers = torch.randint(high, (drawn, 1), generator=generator, device=images.device)
+        return numbers[part]
 
     source = images.images_NHWC
     count, (height, width) = len(chosen), source.shape[1:3]

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tinygrow.distributed import add_up, processes
 from tinygrow.errors import TinygrowError
 from tinygrow.observer import Observer
 from tinygrow.settings.training import TrainingSettings
@@ -22,6 +23,7 @@ from tinygrow.training.optimizer import (
     make_optimizer,
     pad_optimizer,
 )
+from tinygrow.training.parallel import draw_apart, in_parallel, same_buffers
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,9 @@ class Trainer:
 
     BatchNorm is in training mode here; `evaluate` uses its running statistics. `after_step` is
     called after each step: there, and between calls of `train`, `state` may be taken.
+
+    Several processes (`tinygrow.distributed`) take a part of each mini-batch, and move by the mean
+    gradient over all of its images. The first one's state is all that is needed to go on.
 
     Args:
         network: on the stream's device; trained in place.
@@ -114,18 +119,26 @@ class Trainer:
         run = self._run
         started = time.perf_counter() - run.seconds
         size = min(round(self.batch_size), len(self.stream))
+        if size < processes().count:
+            raise TinygrowError(
+                f"a batch of {size} images is too small for {processes().count} processes; raise"
+                " batch_size or lower processes"
+            )
         self.network.train()
-        while self._images_due > 0.5 * size:
-            run.learning_rate = learning_rate(self.settings, self.epochs_seen, self.total_epochs)
-            loss, hits = self._step(size, run.learning_rate)
-            run.loss_sum += loss.double() * size
-            run.correct += hits
-            run.images += size
-            self.images_seen += size
-            self._images_due -= size
-            run.seconds = time.perf_counter() - started
-            self.observer.advance(size)
-            self.after_step()
+        with in_parallel(self.network) as network:
+            while self._images_due > 0.5 * size:
+                rate = learning_rate(self.settings, self.epochs_seen, self.total_epochs)
+                loss, hits = self._step(network, size, rate)
+                run.learning_rate = rate
+                run.loss_sum += loss.double() * size
+                run.correct += hits
+                run.images += size
+                self.images_seen += size
+                self._images_due -= size
+                run.seconds = time.perf_counter() - started
+                self.observer.advance(size)
+                self.after_step()
+        same_buffers(self.network, self.average)
         mean = float(run.loss_sum) / max(run.images, 1)  # waits for a GPU to finish
         if not math.isfinite(mean):
             raise TinygrowError(
@@ -216,23 +229,35 @@ class Trainer:
         precision = self.settings.precision
         return precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
 
-    def _step(self, size: int, rate: float) -> tuple[torch.Tensor, torch.Tensor]:
-        images, labels = self.stream.next(size)
+    def _step(
+        self, network: nn.Module, size: int, rate: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Move once; return mean loss and hits of the batch, of all processes together."""
+        together = processes()
+        if together.count > 1:
+            draw_apart(together.rank, self.stream.generator.initial_seed(), self.images_seen)
+        images, labels = self.stream.next(size, together.part(size))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(
             images.device.type, torch.bfloat16, enabled=self._is_coarse(images.device)
         ):
-            logits = self.network(images)
+            logits = network(images)
         loss = F.cross_entropy(
             logits.float(), labels, label_smoothing=self.settings.label_smoothing
         )
+        if together.count > 1:  # so that the mean over processes is that over images
+            loss = loss * (together.count * len(labels) / size)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         if self.average is not None:
             _update_average(self.average, self.network, self.settings.ema)
-        return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+        hits = (logits.detach().argmax(1) == labels).sum()
+        if together.count == 1:
+            return loss.detach(), hits
+        both = add_up(torch.stack([loss.detach().double() / together.count, hits.double()]))
+        return both[0], both[1].long()
 
 
 def _torch_generators(device: torch.device) -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ import time
 
 import torch
 
+from tinygrow.distributed import once
 from tinygrow.growth.bottleneck import gradmax_neurons
 from tinygrow.growth.neurons.proposal import Proposal, Request
 from tinygrow.growth.sample_size import neuron_sample_size
@@ -39,7 +40,7 @@ def propose(request: Request) -> Proposal:
     seconds_statistics = time.perf_counter() - started
 
     started = time.perf_counter()
-    neurons = gradmax_neurons(pair.N, request.count, rounding)
+    neurons = once(gradmax_neurons, pair.N, request.count, rounding)
     factor = request.settings.amplitude.fixed_factor
     return Proposal(
         neurons=neurons,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 
+from tinygrow.distributed import once
 from tinygrow.growth.bottleneck import Neurons, best_update, bottleneck, optimal_neurons
 from tinygrow.growth.neurons.proposal import Proposal, Request
 from tinygrow.growth.sample_size import neuron_sample_size, update_sample_size
@@ -41,7 +42,7 @@ def propose(request: Request, solve: Solver = optimal_neurons) -> Proposal:
     seconds_statistics = time.perf_counter() - started
 
     started = time.perf_counter()
-    delta = best_update(moments.S1, moments.M, cut)
+    delta = once(best_update, moments.S1, moments.M, cut)
     before = bottleneck(moments.power, moments.M, delta)
     seconds_solve = time.perf_counter() - started
 
@@ -61,7 +62,7 @@ def propose(request: Request, solve: Solver = optimal_neurons) -> Proposal:
     # Where the existing weights can do all of the desired update, N is rounding, which S^(-1/2)
     # magnifies by up to relative_cut^(-1/2).
     rounding = torch.finfo(getattr(torch, statistics.dtype)).eps * (moments.power / cut) ** 0.5
-    neurons = solve(pair.S, pair.N, request.count, cut, rounding)
+    neurons = once(solve, pair.S, pair.N, request.count, cut, rounding)
     seconds_solve += time.perf_counter() - started
     return Proposal(
         neurons=neurons,
