@@ -92,6 +92,10 @@ def desired_update(
         site: the pair of layers.
         batch: images (B, C, H, W) and labels (B,).
         label_smoothing: that of the training loss.
+
+    Returns:
+        Maps (B, C, H, W) of convolutions; rows (B, features) of linear layers, or as many rows an
+        image as it has tokens.
     """
     first, second = site.layers(network)
     kept: dict[str, torch.Tensor] = {}
@@ -105,7 +109,7 @@ def desired_update(
         # A leaf in the output's place: the graph before it is neither needed nor kept.
         kept["h"] = inputs[0].detach()
         kept["a"] = output.detach().requires_grad_()
-        return kept["a"]
+        return kept["a"].clone()  # an activation in place may overwrite a copy, but no leaf
 
     handles = [
         first.register_forward_pre_hook(keep_input),
@@ -121,7 +125,11 @@ def desired_update(
     finally:
         for handle in handles:
             handle.remove()
-    return kept["x"], kept["h"], -gradient
+    return (
+        _rows(first, kept["x"]),
+        _rows(second, kept["h"]),
+        _rows(second, -gradient),
+    )
 
 
 def update_moments(
@@ -143,7 +151,7 @@ def update_moments(
             gram.add(h)
             cross.add(h, target)
             power += target.double().square().sum()
-            images += len(target)
+            images += len(batch[1])
     return UpdateMoments(
         gram.result() / images, cross.result() / images, float(power) / images, images
     )
@@ -171,7 +179,8 @@ def neuron_moments(
     """
     first, second = site.layers(network)
     dtype, bound = getattr(torch, settings.dtype), _bound(settings)
-    squares, cross = GramSum(first, bound, second), CrossSum(first, bound, second)
+    squares = GramSum(first, bound, second, site.poolings)
+    cross = CrossSum(first, bound, second, site.poolings)
     images = 0
     with batch_statistics(network), full_float32():
         for batch in batches:
@@ -182,7 +191,7 @@ def neuron_moments(
             if gram:
                 squares.add(x)
             cross.add(x, target)
-            images += len(target)
+            images += len(batch[1])
     N = cross.result() / images
     return NeuronMoments(squares.result() / images if gram else N.new_zeros(0, 0), N, images)
 
@@ -204,6 +213,11 @@ def apply_layer(
     if isinstance(layer, nn.Linear):
         return F.linear(x, weight, bias)
     return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation)
+
+
+def _rows(layer: Layer, x: torch.Tensor) -> torch.Tensor:
+    """Return (rows, features) of what a linear layer reads or writes, whatever stands before."""
+    return x.flatten(0, -2) if isinstance(layer, nn.Linear) else x
 
 
 def _bound(settings: StatisticsSettings) -> int:

@@ -12,7 +12,7 @@ from torch import nn
 
 from tinygrow.errors import TinygrowError
 from tinygrow.growth.bottleneck import Neurons
-from tinygrow.growth.patches import Layer
+from tinygrow.growth.patches import Layer, taps
 from tinygrow.growth.sites import Site
 from tinygrow.growth.statistics import batch_statistics
 from tinygrow.training.batches import Batch
@@ -24,12 +24,13 @@ WAKING_OFFSET = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class NewUnits:
-    """Weights of K new hidden units, in the layers' own shapes.
+    """Weights of K new hidden units.
 
     Attributes:
         fan_in: (K, C_in, kh, kw) or (K, in_features).
         bias: (K,), or None where the first layer has no bias.
-        fan_out: (C_out, K, kh, kw) or (out_features, K).
+        fan_out: (C_out, K, kh, kw), (out_features, K), or (out_features, K, T) where a map of T
+            positions is flattened before a linear layer, which reads each of them (`columns`).
         offset: shift of what the activation reads, whatever the units are scaled by. PyTorch's
             ReLU has gradient 0 at 0, so that units whose fan-in is zero would never learn without.
     """
@@ -42,6 +43,11 @@ class NewUnits:
     def __len__(self) -> int:
         return len(self.fan_in)
 
+    @property
+    def columns(self) -> torch.Tensor:
+        """The fan-out as the columns of the second layer's weight, channel-major."""
+        return self.fan_out.flatten(1) if self.fan_out.ndim == 3 else self.fan_out
+
     def scaled(self, fan_in: float, fan_out: float) -> "NewUnits":
         """Return units with fan-in (and bias) and fan-out multiplied."""
         bias = None if self.bias is None else self.bias * fan_in
@@ -49,7 +55,7 @@ class NewUnits:
 
     def layer_bias(self, site: Site) -> torch.Tensor | None:
         """Return the bias of the widened layer: with the offset, unless a norm would undo it."""
-        if self.bias is None or site.norm is not None:
+        if self.bias is None or site.norms:
             return self.bias
         return self.bias + self.offset
 
@@ -65,7 +71,10 @@ def as_units(neurons: Neurons, first: Layer, second: Layer) -> NewUnits:
     if first.bias is not None:
         alpha, bias = alpha[:, :-1], alpha[:, -1]
     fan_in = alpha.reshape(-1, *first.weight.shape[1:])
-    fan_out = omega.reshape(-1, second.weight.shape[0], *second.weight.shape[2:]).transpose(0, 1)
+    read = second.weight.shape[2:] if isinstance(second, nn.Conv2d) else (taps(first, second),)
+    fan_out = omega.reshape(-1, second.weight.shape[0], *read).transpose(0, 1)
+    if isinstance(second, nn.Linear) and isinstance(first, nn.Linear):
+        fan_out = fan_out.squeeze(2)
     return NewUnits(fan_in.contiguous(), bias, fan_out.contiguous(), offset)
 
 
@@ -88,14 +97,15 @@ def widen(network: nn.Module, site: Site, units: NewUnits) -> list[Replacement]:
         TinygrowError: the units have an offset, and the site has no bias to hold it.
     """
     first, second = site.layers(network)
-    count = len(units)
-    norm = None if site.norm is None else network.get_submodule(site.norm)
-    if units.offset and (norm or first).bias is None:
+    count, width = len(units), first.weight.shape[0]
+    # What the last norm adds is what the activation behind it reads.
+    last = site.norms[-1] if site.norms else site.first
+    if units.offset and network.get_submodule(last).bias is None:
         raise TinygrowError(
-            f"{site.norm or site.first} has no bias, which new units without fan-in need to learn;"
+            f"{last} has no bias, which new units without fan-in need to learn;"
             " give it one or take a method other than gradmax"
         )
-    replaced = [_grow(first, "weight", units.fan_in, 0), _grow(second, "weight", units.fan_out, 1)]
+    replaced = [_grow(first, "weight", units.fan_in, 0), _grow(second, "weight", units.columns, 1)]
     if first.bias is not None:
         bias = units.layer_bias(site)
         assert bias is not None
@@ -107,14 +117,18 @@ def widen(network: nn.Module, site: Site, units: NewUnits) -> list[Replacement]:
     if isinstance(second, nn.Conv2d):
         second.in_channels += count
     else:
-        second.in_features += count
-    if norm is not None:
-        replaced += _widen_norm(norm, count, units.offset)
+        second.in_features += units.columns.shape[1]
+    for name in site.norms:
+        norm = network.get_submodule(name)
+        assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
+        # One behind a flattened map has as many features a unit as the map has positions.
+        replaced += _widen_norm(norm, count * (norm.num_features // width), units.offset)
     return replaced
 
 
-def _widen_norm(norm: nn.Module, count: int, offset: float) -> list[Replacement]:
-    assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
+def _widen_norm(
+    norm: nn.modules.batchnorm._BatchNorm, count: int, offset: float
+) -> list[Replacement]:
     norm.num_features += count
     replaced = []
     if norm.affine:
@@ -152,15 +166,16 @@ def measure_running_statistics(
         only: a site and the number of its new channels; all else stays as it is. None: every
             channel of every layer.
     """
-    chosen = None if only is None else only[0].norm
-    if only is not None and chosen is None:
+    chosen = None if only is None else only[0].norms
+    if chosen == ():
         return
+    width = 1 if only is None else len(network.get_submodule(only[0].first).weight)
     measured = {
         norm: _Moments()
         for name, norm in network.named_modules()
         if isinstance(norm, nn.modules.batchnorm._BatchNorm)
         and norm.running_mean is not None
-        and chosen in (None, name)
+        and (chosen is None or name in chosen)
     }
     handles = [norm.register_forward_pre_hook(add) for norm, add in measured.items()]
     try:
@@ -173,7 +188,7 @@ def measure_running_statistics(
     for norm, moments in measured.items():
         assert norm.running_mean is not None and norm.running_var is not None
         mean, variance = moments.mean_and_variance()
-        first = 0 if only is None else len(mean) - only[1]
+        first = 0 if only is None else len(mean) - only[1] * (len(mean) // width)
         norm.running_mean[first:] = mean[first:].to(norm.running_mean.dtype)
         norm.running_var[first:] = variance[first:].to(norm.running_var.dtype)
 
