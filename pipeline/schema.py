@@ -13,7 +13,7 @@ from tinygrow.errors import SettingError, TinygrowError
 from tinygrow.growth.schedule import neurons_per_extension
 from tinygrow.settings.check import MAX_SEED, between
 from tinygrow.settings.growth import GrowthSettings
-from tinygrow.settings.network import NetworkSettings
+from tinygrow.settings.network import CustomSettings, NetworkSettings
 from tinygrow.settings.products import ExportSettings, ValidateSettings
 from tinygrow.settings.training import FinetuneSettings
 
@@ -75,7 +75,12 @@ def _check_model(params: Params, model: str) -> None:
 
 
 def _check_widths(params: Params, model: str, network: NetworkSettings, size: int) -> None:
-    """Refuse what makes no network of images of `size`, or no plan of growth."""
+    """Refuse what makes no network of images of `size`, or no plan of growth.
+
+    Code of the user's is not run for that: the stage that grows its network checks it first.
+    """
+    if isinstance(network, CustomSettings):
+        return
     extensions = params.section(model, "growth", GrowthSettings).extensions
     key = ("architecture", "blocks")
     told = "architecture.blocks: "

@@ -18,7 +18,7 @@ from tinygrow.data.prepared import load_card, load_split
 from tinygrow.files import atomic_folder, write_json, write_text
 from tinygrow.growth.grow import Grown, done_so_far, grow
 from tinygrow.growth.log import ExtensionRow, curves_to_dict, rows_to_csv
-from tinygrow.growth.schedule import neurons_per_extension
+from tinygrow.growth.schedule import check_plan
 from tinygrow.networks.build import build_network
 from tinygrow.observer import Observer
 from tinygrow.settings.growth import GrowthSettings
@@ -86,7 +86,7 @@ def run(
     card = load_card(data)
     final = final_architecture(network_section, card.shape, len(card.classes))
     start = seed_architecture(network_section, final)
-    neurons_per_extension(start.middle_widths, final.middle_widths, settings.extensions)
+    check_plan(start, final, settings.extensions)
 
     network = _placed(start, seed, place)
     stream = TrainingStream(

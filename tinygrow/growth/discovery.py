@@ -202,11 +202,8 @@ class _Walker:
             raise _Refused(f"{name} is a grouped convolution (groups={layer.groups})")
         if not isinstance(layer, nn.Linear | nn.Conv2d):
             raise _Refused(f"{name} is a {type(layer).__name__}; Conv2d and Linear grow")
-        kind = nn.Linear if isinstance(layer, nn.Linear) else nn.Conv2d
-        if type(layer).forward is not kind.forward or nn.utils.parametrize.is_parametrized(layer):
-            raise _Refused(f"{name} is a {kind.__name__} with a forward pass of its own")
-        if isinstance(layer, nn.Conv2d) and type(layer)._conv_forward is not kind._conv_forward:
-            raise _Refused(f"{name} is a {kind.__name__} with a forward pass of its own")
+        if not _runs_plainly(layer):
+            raise _Refused(f"{name} is a {type(layer).__name__} with a forward pass of its own")
         self._check_alone(name)
         try:
             check_layer(layer, name)
@@ -313,6 +310,17 @@ class _Walker:
             raise _Refused(f"{second} reads a map without its being flattened")
         if isinstance(one, nn.Linear) and path.norms and len(path.shape) != 2:
             raise _Refused(f"{path.norms[0]} does not normalise its features")
+
+
+def _runs_plainly(layer: nn.Linear | nn.Conv2d) -> bool:
+    """Say whether a layer applies its weight as PyTorch's own class does."""
+    if nn.utils.parametrize.is_parametrized(layer):
+        return False
+    kind = type(layer)
+    if issubclass(kind, nn.Linear):
+        return kind.forward is nn.Linear.forward
+    own = (nn.Conv2d.forward, nn.Conv2d._conv_forward)
+    return (kind.forward, kind._conv_forward) == own
 
 
 def _walk_all(

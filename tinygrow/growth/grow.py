@@ -16,7 +16,7 @@ from tinygrow.architecture import Architecture
 from tinygrow.growth.extend import extend
 from tinygrow.growth.log import ExtensionCurves, ExtensionRow
 from tinygrow.growth.record import ExtensionFacts, Recorder, facts_of, row_line
-from tinygrow.growth.schedule import Visit, visits
+from tinygrow.growth.schedule import Visit, check_plan, visits
 from tinygrow.growth.sites import Site, sites_of
 from tinygrow.networks.build import build_network
 from tinygrow.observer import Observer
@@ -123,6 +123,7 @@ class _Growth:
         self.snapshot = snapshot
         self.keeper = keeper
         self.sites = sites_of(start)
+        check_plan(start, final, settings.extensions)
         self.plan = list(visits(start.middle_widths, final.middle_widths, settings.extensions))
         trainings = sum(_trains_after(visit, settings) for visit in self.plan)
         self.trainer = Trainer(

@@ -20,11 +20,25 @@ ELEMENTWISE: tuple[type[nn.Module], ...] = (
 )
 
 _FUNCTIONS = frozenset(
-    "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout feature_dropout"
-    " relu relu6 leaky_relu rrelu elu selu celu gelu silu mish tanh sigmoid logsigmoid softplus"
-    " softsign tanhshrink hardtanh hardswish hardsigmoid hardshrink softshrink threshold clamp"
-    " clamp_min clamp_max abs neg exp sin cos sqrt square pow add sub mul div truediv iadd isub"
-    " imul itruediv contiguous clone float".split()
+    (
+        *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout"),
+        *(
+            "feature_alpha_dropout",
+            "feature_dropout",
+            "relu",
+            "relu6",
+            "leaky_relu",
+            "rrelu",
+            "elu",
+        ),
+        *("selu", "celu", "gelu", "silu", "mish", "tanh", "sigmoid"),
+        *("logsigmoid", "softplus", "softsign", "tanhshrink", "hardtanh", "hardswish"),
+        *("hardsigmoid", "hardshrink", "softshrink", "threshold", "clamp", "clamp_min"),
+        *("clamp_max", "abs", "neg", "exp", "sin", "cos", "sqrt"),
+        *("square", "pow", "add", "sub", "mul"),
+        *("div", "truediv", "iadd", "isub", "imul", "itruediv", "contiguous"),
+        *("clone", "float"),
+    )
 )
 
 JOINING = {
@@ -42,10 +56,13 @@ COUPLING: tuple[type[nn.Module], ...] = (
     *(nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.GLU),
 )
 COUPLING_FUNCTIONS = frozenset(
-    "group_norm layer_norm rms_norm local_response_norm softmax log_softmax glu normalize".split()
+    (
+        *("group_norm", "layer_norm", "rms_norm", "local_response_norm", "normalize"),
+        *("softmax", "log_softmax", "glu"),
+    )
 )
 
-RESHAPING = frozenset("flatten view reshape squeeze".split())
+RESHAPING = frozenset(("flatten", "view", "reshape", "squeeze"))
 
 
 def name_of(node: fx.Node) -> str:

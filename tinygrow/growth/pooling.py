@@ -63,7 +63,7 @@ class AdaptivePooling:
 
     def __call__(self, maps: torch.Tensor) -> torch.Tensor:
         """Average maps (B, P, H, W) to (B, P, H', W')."""
-        return F.adaptive_avg_pool2d(maps, self.output_size)  # type: ignore[arg-type]
+        return F.adaptive_avg_pool2d(maps, self.output_size)
 
 
 Pooling = WindowPooling | AdaptivePooling

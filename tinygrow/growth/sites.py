@@ -73,7 +73,14 @@ class Site:
 
 
 def sites_of(architecture: Architecture) -> list[Site]:
-    """Return the growable widths in order of depth (tiny.md 1.11: 2, 4, 7, 9, 12, ...)."""
+    """Return the growable widths in order of depth (tiny.md 1.11: 2, 4, 7, 9, 12, ...).
+
+    Those of the networks built in are known; those of a user's are found (`find_sites`).
+    """
+    if architecture.kind == "custom":
+        from tinygrow.networks.custom import discover  # which finds values of this module
+
+        return list(discover(architecture))
     if architecture.kind == "mlp":
         count = len(architecture.middle_widths)
         names = [f"layers.{i}" for i in range(count)] + ["head"]

@@ -169,7 +169,7 @@ def measure_running_statistics(
     chosen = None if only is None else only[0].norms
     if chosen == ():
         return
-    width = 1 if only is None else len(network.get_submodule(only[0].first).weight)
+    width = 1 if only is None else only[0].layers(network)[0].weight.shape[0]
     measured = {
         norm: _Moments()
         for name, norm in network.named_modules()
