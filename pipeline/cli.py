@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -115,6 +116,8 @@ def cli(directory: Path, traceback: bool) -> None:
     to date. MODEL and NAME are blocks of params.yaml. See `COMMAND --help` for each.
     """
     os.chdir(directory)
+    if str(Path.cwd()) not in sys.path:  # networks of the user's are imported from here
+        sys.path.insert(0, str(Path.cwd()))
 
 
 def _model(command: Callable[..., None]) -> Callable[..., None]:

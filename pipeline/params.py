@@ -54,6 +54,12 @@ class Params:
         place = ("models", model, key)
         return self._convert(place, MODEL_VALUES[key], self._get(place))
 
+    def text(self, place: Place) -> str | None:
+        """Return the text at `place`, or None where there is something else."""
+        self.require(place[0], place[1])
+        value = self._get(place)
+        return value if isinstance(value, str) else None
+
     def choose(
         self, place: Place, key: str, classes: Mapping[str, type[T]], ignore: Iterable[str] = ()
     ) -> T:
@@ -140,6 +146,8 @@ class Params:
     def _convert(self, place: Place, hint: Any, value: Any) -> Any:
         if is_dataclass(hint):
             return self.build(place, hint)  # type: ignore[arg-type]
+        if get_origin(hint) is dict:
+            return self._plain(place, self._mapping(place))
         if get_origin(hint) is tuple:
             return self._convert_tuple(place, get_args(hint), value)
         if get_origin(hint) is Literal:
@@ -154,6 +162,18 @@ class Params:
         if isinstance(hint, UnionType) or hint not in _KINDS:
             raise TypeError(f"{_dotted(place)}: no rule reads {hint} from YAML")
         raise self.error(place, f"{_dotted(place)} is {value!r}; {_KINDS[hint]}")
+
+    def _plain(self, place: Place, value: Any) -> Any:
+        """Return plain data, as JSON has it."""
+        if isinstance(value, Mapping):
+            return {str(key): self._plain((*place, str(key)), v) for key, v in value.items()}
+        if isinstance(value, list):
+            return [self._plain((*place, str(i)), item) for i, item in enumerate(value)]
+        if value is None or isinstance(value, str | bool | int | float):
+            return value
+        raise self.error(
+            place, f"{_dotted(place)} is {value!r}; it must be text, a number, true, false or null"
+        )
 
     def _convert_tuple(self, place: Place, kinds: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list):

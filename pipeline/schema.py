@@ -10,10 +10,10 @@ from pipeline.sections.data import data_settings
 from pipeline.sections.network import network_settings
 from tinygrow.architecture import final_architecture, seed_architecture
 from tinygrow.errors import SettingError, TinygrowError
-from tinygrow.growth.schedule import neurons_per_extension
+from tinygrow.growth.schedule import check_plan
 from tinygrow.settings.check import MAX_SEED, between
 from tinygrow.settings.growth import GrowthSettings
-from tinygrow.settings.network import NetworkSettings
+from tinygrow.settings.network import CustomSettings, NetworkSettings
 from tinygrow.settings.products import ExportSettings, ValidateSettings
 from tinygrow.settings.training import FinetuneSettings
 
@@ -81,7 +81,12 @@ def _check_model(params: Params, model: str) -> None:
 
 
 def _check_widths(params: Params, model: str, network: NetworkSettings, size: int) -> None:
-    """Refuse what makes no network of images of `size`, or no plan of growth."""
+    """Refuse what makes no network of images of `size`, or no plan of growth.
+
+    Code of the user's is not run for that: the stage that grows its network checks it first.
+    """
+    if isinstance(network, CustomSettings):
+        return
     growth = params.section(model, "growth", GrowthSettings)
     key: tuple[str, ...] = ("architecture", "blocks")
     told = "architecture.blocks: "
@@ -93,6 +98,6 @@ def _check_widths(params: Params, model: str, network: NetworkSettings, size: in
         told = "growth."
         multiple = growth.where.width_multiple
         key = ("growth", "extensions") if multiple == 1 else ("growth", "where", "width_multiple")
-        neurons_per_extension(start.middle_widths, final.middle_widths, growth.extensions, multiple)
+        check_plan(start, final, growth)
     except TinygrowError as error:
         raise params.error(("models", model, *key), f"models.{model}.{told}{error}") from error

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import paths
-from pipeline.closure import ROOT, import_closure
+from pipeline.closure import ROOT, import_closure, network_code
 from pipeline.params import Params
 from tinygrow.distributed import processes
 from tinygrow.errors import TinygrowError
@@ -107,7 +107,8 @@ def belonging(
     """Return what the state of a stage's work belongs to, as plain data for JSON.
 
     Args:
-        stage: its name; its code is the import closure of its module.
+        stage: its name; its code is the import closure of its module, and that of the network where
+            the user named one.
         values: of `params.yaml`.
         model: whose work it is.
         device: kind of device, as numbers differ between kinds.
@@ -121,13 +122,21 @@ def belonging(
     if stage == "finetune":
         inputs.append(paths.grown(model))
     code = sorted(import_closure(Path("pipeline", "stages", f"{stage}.py")))
+    files = {str(path): ROOT / path for path in code} | _network_files(block["architecture"])
     return {
         "settings": {key: block[key] for key in READ[stage]},
         "inputs": {str(path): _digest(path) for path in inputs},
-        "code": {str(path): _digest(ROOT / path) for path in code},
+        "code": {name: _digest(path) for name, path in files.items()},
         "device": device,
         "processes": count,
     }
+
+
+def _network_files(architecture: Any) -> dict[str, Path]:
+    """Return the files of a user's network, by name; none for the networks built in."""
+    if isinstance(architecture, Mapping):
+        architecture = architecture.get("network", "")
+    return network_code(architecture.partition(":")[0]) if architecture else {}
 
 
 def name(stage: str, model: str, belongs: Mapping[str, Any]) -> str:

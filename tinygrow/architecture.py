@@ -1,11 +1,13 @@
 """`Architecture`: plain data that rebuilds any network of the factory, grown or not."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 from tinygrow.errors import TinygrowError
-from tinygrow.settings.network import MLPSettings, NetworkSettings
+from tinygrow.settings.network import CustomSettings, MLPSettings, NetworkSettings
+
+KINDS = ("resnet", "mlp", "custom")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,25 +15,31 @@ class Architecture:
     """Everything that determines a network but its weights.
 
     Attributes:
-        kind: `resnet` or `mlp`.
+        kind: `resnet`, `mlp` or `custom` (a network of the user's).
         input_shape: channels, height, width of an image.
         classes: number of logits.
-        stage_widths: channels of each stage's residual stream (`resnet`; empty for `mlp`).
-        blocks: residual blocks of each stage (`resnet`; empty for `mlp`).
+        stage_widths: channels of each stage's residual stream (`resnet`; else empty).
+        blocks: residual blocks of each stage (`resnet`; else empty).
         middle_widths: the widths that growth changes, in order of depth: of each block's first
-            convolution, or of each hidden layer.
+            convolution, of each hidden layer, or whatever is found in the network.
+        network: `package.module:function` that makes the network (`custom`; else empty).
+        arguments: plain data that the function gets besides shape and classes (`custom`).
     """
 
-    kind: Literal["resnet", "mlp"]
+    kind: Literal["resnet", "mlp", "custom"]
     input_shape: tuple[int, int, int]
     classes: int
     stage_widths: tuple[int, ...] = ()
     blocks: tuple[int, ...] = ()
     middle_widths: tuple[int, ...] = ()
+    network: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        if self.kind not in ("resnet", "mlp"):
-            raise TinygrowError(f"architecture kind is {self.kind!r}; it must be resnet or mlp")
+        if self.kind not in KINDS:
+            raise TinygrowError(
+                f"architecture kind is {self.kind!r}; it must be one of {', '.join(KINDS)}"
+            )
         if self.classes < 2:
             raise TinygrowError(f"{self.classes} classes; a classifier needs at least 2")
         if len(self.input_shape) != 3:
@@ -67,7 +75,10 @@ class Architecture:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return asdict(self)
+        value = asdict(self)
+        if self.kind != "custom":
+            del value["network"], value["arguments"]
+        return value
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Self:
@@ -93,7 +104,21 @@ def final_architecture(
         settings: which network.
         input_shape: channels, height, width.
         classes: number of logits.
+
+    Raises:
+        TinygrowError: a network of the user's cannot be made, or has nothing that can grow.
     """
+    if isinstance(settings, CustomSettings):
+        from tinygrow.networks.custom import discover  # plain data alone needs no torch
+
+        custom = Architecture(
+            kind="custom",
+            input_shape=input_shape,
+            classes=classes,
+            network=settings.network,
+            arguments=settings.arguments,
+        )
+        return replace(custom, middle_widths=discover(custom).widths)
     if isinstance(settings, MLPSettings):
         return Architecture(
             kind="mlp", input_shape=input_shape, classes=classes, middle_widths=settings.hidden
@@ -113,9 +138,14 @@ def final_architecture(
 def seed_architecture(settings: NetworkSettings, final: Architecture) -> Architecture:
     """Return the network growth begins with: every growable width at `start` of its final value.
 
+    Widths of a user's network are rounded, to at least 1.
+
     Raises:
         TinygrowError: a width times `start` is not a whole number.
     """
+    if isinstance(settings, CustomSettings):
+        rounded = (max(1, round(width * settings.start)) for width in final.middle_widths)
+        return replace(final, middle_widths=tuple(rounded))
     widths = []
     for width in final.middle_widths:
         exact = width * settings.start

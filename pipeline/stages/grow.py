@@ -19,7 +19,7 @@ from tinygrow.distributed import processes
 from tinygrow.files import atomic_folder, write_json, write_text
 from tinygrow.growth.grow import Grown, done_so_far, grow
 from tinygrow.growth.log import ExtensionRow, curves_to_dict, rows_to_csv
-from tinygrow.growth.plan.plan import Plan
+from tinygrow.growth.schedule import check_plan
 from tinygrow.networks.build import build_network
 from tinygrow.observer import Observer
 from tinygrow.settings.growth import GrowthSettings
@@ -89,7 +89,7 @@ def run(
     card = load_card(data)
     final = final_architecture(network_section, card.shape, len(card.classes))
     start = seed_architecture(network_section, final)
-    Plan(start.middle_widths, final.middle_widths, settings)  # refuses one that is not whole
+    check_plan(start, final, settings)
 
     network = _placed(start, seed, place)
     stream = TrainingStream(

@@ -17,6 +17,7 @@ from torch import nn
 from tinygrow.distributed import add_up, share
 from tinygrow.errors import TinygrowError
 from tinygrow.growth.line_search import search
+from tinygrow.growth.patches import Layer
 from tinygrow.growth.replay import Replay
 from tinygrow.growth.sites import Site
 from tinygrow.growth.statistics import apply_layer, batch_statistics
@@ -108,7 +109,7 @@ class Trial:
         count = len(self.units)
         units = self.units.scaled(fan_in, fan_out)
         first.weight[-count:] = units.fan_in
-        second.weight[:, -count:] = units.fan_out
+        second.weight[:, -units.columns.shape[1] :] = units.columns
         bias = units.layer_bias(self.site)
         if first.bias is not None and bias is not None:
             first.bias[-count:] = bias
@@ -129,7 +130,7 @@ class Trial:
         kept: dict[str, torch.Tensor] = {}
 
         def keep(_: nn.Module, __: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            kept["z"] = output
+            kept["z"] = output.clone()  # before an activation in place
 
         def keep_input(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             kept["h"] = inputs[0]
@@ -144,11 +145,13 @@ class Trial:
         finally:
             for handle in handles:
                 handle.remove()
-        old = kept["z"].shape[1] - len(self.units)
         z, h, weight = kept["z"], kept["h"], second.weight
-        outputs = apply_layer(second, h[:, :old], weight[:, :old], second.bias)
-        added = apply_layer(second, h[:, old:], weight[:, old:], None)
-        return _ratio(z[:, :old], z[:, old:]), _ratio(outputs, added)
+        new, read = len(self.units), self.units.columns.shape[1]
+        z_old, z_new = _parted(z, _channel(first), new)
+        h_old, h_new = _parted(h, _channel(second), read)
+        outputs = apply_layer(second, h_old, weight[:, :-read], second.bias)
+        added = apply_layer(second, h_new, weight[:, -read:], None)
+        return _ratio(z_old, z_new), _ratio(outputs, added)
 
 
 def normalize(network: nn.Module, site: Site, units: NewUnits, batch: Batch) -> NewUnits:
@@ -291,6 +294,17 @@ def better_sign(trial: Trial, batch: Batch, amplitude: float, label_smoothing: f
         trial.set(sign * root, sign * root)
         losses.append(trial.loss([(images, labels)], label_smoothing))
     return 1 if losses[0] <= losses[1] else -1
+
+
+def _channel(layer: Layer) -> int:
+    """Return the dimension of channels; tokens may stand before those of a linear layer."""
+    return -1 if isinstance(layer, nn.Linear) else 1
+
+
+def _parted(x: torch.Tensor, dim: int, new: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the old channels and the `new` last ones."""
+    old = x.shape[dim] - new
+    return x.narrow(dim, 0, old), x.narrow(dim, old, new)
 
 
 def _ratio(old: torch.Tensor, new: torch.Tensor) -> float:

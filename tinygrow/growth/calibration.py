@@ -12,7 +12,7 @@ from torch import nn
 from tinygrow.architecture import Architecture
 from tinygrow.growth.cost import CostModel, ExtensionCost, PlanCost, parameters_of
 from tinygrow.growth.extend import Extension, extend
-from tinygrow.growth.schedule import neurons_per_extension
+from tinygrow.growth.schedule import most_neurons
 from tinygrow.growth.sites import Site
 from tinygrow.networks.build import build_network
 from tinygrow.networks.cost import count_parameters
@@ -176,7 +176,7 @@ def measure(
     speeds = replace(speeds, forward=forward_seconds(network, stream.images, batch_size) / cost)
 
     quick = _quick(settings, batch_size)
-    counts = neurons_per_extension(
+    counts = most_neurons(
         start.middle_widths,
         final.middle_widths,
         settings.extensions,

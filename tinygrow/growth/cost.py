@@ -140,8 +140,9 @@ class CostModel:
     def size(self, index: int) -> int:
         """Return a number by which sites of other shapes differ: entries of N in `architecture`."""
         shapes = self._at(self._architecture.middle_widths)
-        first, second = self._pair(self.sites[index], shapes)
-        return first.patch * second.outputs * second.taps
+        site = self.sites[index]
+        first, second = self._pair(site, shapes)
+        return first.patch * self._columns(site, second)
 
     def extension(self, index: int, widths: Sequence[int], count: int) -> ExtensionCost:
         """Return what it costs to add `count` neurons at a site.
@@ -163,7 +164,7 @@ class CostModel:
         images = update_images + neuron_images + update_images * ("outputs" in measured)
         statistics = images * self._gradient(site, before)
         statistics += update_images * _update_products(second)
-        statistics += neuron_images * self._neuron_products(first, second)
+        statistics += neuron_images * self._neuron_products(site, first, second)
         if "variances" in measured:
             images = min(settings.statistics.min_images, self.available)
             statistics += images * forward
@@ -186,7 +187,7 @@ class CostModel:
         return ExtensionCost(
             statistics_images=images,
             statistics=float(statistics),
-            solve=self._solve(first, second, neuron_images),
+            solve=self._solve(site, first, second, neuron_images),
             first_looks=float(looks * math.ceil(search_images / batches) * forward),
             search=float(search_images * search),
             surgery=surgery,
@@ -197,7 +198,9 @@ class CostModel:
         shapes = dict(self._shapes)
         for site, width in zip(self.sites, widths, strict=True):
             shapes[site.first] = replace(shapes[site.first], outputs=width)
-            shapes[site.second] = replace(shapes[site.second], inputs=width)
+            # A flattened map has several inputs a unit.
+            inputs = width * self._shapes[site.second].inputs
+            shapes[site.second] = replace(shapes[site.second], inputs=inputs)
         return shapes
 
     def _pair(self, site: Site, shapes: dict[str, LayerShape]) -> tuple[LayerShape, LayerShape]:
@@ -244,20 +247,25 @@ class CostModel:
         sizes = [sample // batches + (i < sample % batches) for i in range(batches)]
         return sum(sizes[i % batches] for i in range(steps)) + sample
 
-    def _neuron_products(self, first: LayerShape, second: LayerShape) -> int:
-        columns = second.outputs * second.taps
+    def _columns(self, site: Site, second: LayerShape) -> int:
+        """Return the columns of N: outputs times taps, or positions of a flattened map."""
+        return second.outputs * second.taps * self._shapes[site.second].inputs
+
+    def _neuron_products(self, site: Site, first: LayerShape, second: LayerShape) -> int:
+        columns = self._columns(site, second)
         positions = math.prod(first.output_size)
-        products = positions * first.patch * columns
+        # A linear layer reads each position of a flattened map with columns of its own.
+        products = (positions if second.input_size else 1) * first.patch * columns
         if "gram" in MOMENTS[self.settings.method]:
             products += positions * first.patch**2
             products += second.multiply_adds * self.settings.solver.projection
         return products
 
-    def _solve(self, first: LayerShape, second: LayerShape, images: int) -> float:
+    def _solve(self, site: Site, first: LayerShape, second: LayerShape, images: int) -> float:
         measured = MOMENTS[self.settings.method]
         if "neurons" not in measured:
             return 0.0
-        rows, columns = first.patch, second.outputs * second.taps
+        rows, columns = first.patch, self._columns(site, second)
         cost = 0.0
         if "gram" in measured:
             cost += _eigenvectors(first.patch)

@@ -20,7 +20,7 @@ from tinygrow.growth.plan.facts import progress_of
 from tinygrow.growth.plan.measured import Measured
 from tinygrow.growth.plan.plan import End, Plan, TrainOn
 from tinygrow.growth.record import ExtensionFacts, Recorder, facts_of, facts_of_choice, row_line
-from tinygrow.growth.schedule import Visit
+from tinygrow.growth.schedule import Visit, check_plan
 from tinygrow.growth.sites import sites_of
 from tinygrow.networks.build import build_network
 from tinygrow.observer import Observer
@@ -130,6 +130,7 @@ class _Growth:
         self.snapshot = snapshot
         self.keeper = keeper
         self.sites = sites_of(start)
+        check_plan(start, final, settings)
         self.plan = Plan(start.middle_widths, final.middle_widths, settings)
         self.trainer = Trainer(
             network,

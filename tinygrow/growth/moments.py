@@ -9,7 +9,8 @@ Legend: p, p1 patch sizes (with one for a bias) of the first and second layer, q
 of the second.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -24,6 +25,7 @@ from tinygrow.growth.patches import (
     patches,
     readings,
 )
+from tinygrow.growth.pooling import Pooling, pooled, pooled_size
 
 _Blocks = dict[Block, torch.Tensor]
 
@@ -36,10 +38,18 @@ class GramSum:
         bound: numbers held at once beside the sums.
         reader: the layer behind it: w_p is how many of its output positions and taps read p. None:
             w_p is 1.
+        poolings: between the two; p and b_p are then positions and patches behind them.
     """
 
-    def __init__(self, layer: Layer, bound: int, reader: Layer | None = None) -> None:
+    def __init__(
+        self,
+        layer: Layer,
+        bound: int,
+        reader: Layer | None = None,
+        poolings: Sequence[Pooling] = (),
+    ) -> None:
         self._layer, self._bound, self._reader = layer, bound, reader
+        self._poolings = tuple(poolings)
         self._blocks: _Blocks = {}
         self._dense: torch.Tensor | None = None
         self._map: torch.Tensor | None = None  # the sum of all images
@@ -51,17 +61,19 @@ class GramSum:
         self._images += len(x)
         total = x.double().sum(0, keepdim=True)
         self._map = total if self._map is None else self._map + total
-        if _correlated(self._layer, self._reader):
+        if _correlated(self._layer, self._reader) and not self._poolings:
             vertical, horizontal = self._axes(x.shape[2], x.shape[3])
             for part in _chunks(x, 4 * x[0].numel(), self._bound):
                 _add(self._blocks, correlate(part, part, vertical, horizontal, symmetric=True))
             return
         weights = self._weights(tuple(x.shape[2:])).to(x)
+        hidden = output_size(self._layer, tuple(x.shape[2:]))
         size = patch_size(self._layer)
         if self._dense is None:
             self._dense = torch.zeros(size, size, dtype=torch.float64, device=x.device)
-        for part in _chunks(x, 3 * size * weights.numel(), self._bound):
-            columns = patches(self._layer, part)
+        positions = max(math.prod(hidden), weights.numel())
+        for part in _chunks(x, 3 * size * positions, self._bound):
+            columns = pooled(patches(self._layer, part), hidden, self._poolings)
             self._dense.add_(_flat(columns * weights) @ _flat(columns).T)
 
     def result(self) -> torch.Tensor:
@@ -106,7 +118,7 @@ class GramSum:
         return axes[0], axes[1]
 
     def _weights(self, size: tuple[int, ...]) -> torch.Tensor:
-        hidden = output_size(self._layer, size)
+        hidden = pooled_size(output_size(self._layer, size), self._poolings)
         if self._reader is None:
             return torch.ones(hidden).reshape(-1)
         return multiplicity(self._reader, hidden, output_size(self._reader, hidden))
@@ -122,10 +134,18 @@ class CrossSum:
         first: whose patches.
         bound: numbers held at once beside the sums.
         second: the layer that reads the outputs of `first`; None: V is at the outputs of `first`.
+        poolings: between the two; the patches are then those behind them.
     """
 
-    def __init__(self, first: Layer, bound: int, second: Layer | None = None) -> None:
+    def __init__(
+        self,
+        first: Layer,
+        bound: int,
+        second: Layer | None = None,
+        poolings: Sequence[Pooling] = (),
+    ) -> None:
         self._first, self._bound, self._second = first, bound, second
+        self._poolings = tuple(poolings)
         self._blocks: _Blocks = {}
         self._dense: torch.Tensor | None = None
         self._targets: torch.Tensor | None = None  # the sum of all images
@@ -137,7 +157,7 @@ class CrossSum:
         total = target.double().sum(0, keepdim=True)
         self._targets = total if self._targets is None else self._targets + total
         self._hidden = output_size(self._first, tuple(x.shape[2:]))
-        if _correlated(self._first, self._second):
+        if _correlated(self._first, self._second) and not self._poolings:
             vertical, horizontal = self._axes(tuple(x.shape[2:]), tuple(target.shape[2:]))
             numbers = 2 * (x[0].numel() + target[0].numel())
             for part, wanted in _chunk_pairs(x, target, numbers, self._bound):
@@ -150,7 +170,8 @@ class CrossSum:
         for part, wanted in _chunk_pairs(
             x, target, positions * (2 * size + 2 * width), self._bound
         ):
-            self._dense.add_(_flat(patches(self._first, part)) @ _flat(self._read(wanted)).T)
+            columns = pooled(patches(self._first, part), self._hidden, self._poolings)
+            self._dense.add_(self._product(columns, wanted))
 
     def result(self) -> torch.Tensor:
         """Return the sum in float64; rows channel-major, then tap, then the bias."""
@@ -179,12 +200,23 @@ class CrossSum:
         assert self._targets is not None
         if self._second is None:
             return self._targets.shape[1]
-        return self._targets.shape[1] * self._second.weight[0, 0].numel()
+        read = self._second.weight[0, 0].numel()
+        if isinstance(self._second, nn.Linear):
+            read = math.prod(pooled_size(self._hidden, self._poolings))
+        return self._targets.shape[1] * read
+
+    def _product(self, columns: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return sum over images and positions of (patches (B, p, L)) (readings of V)^T."""
+        if isinstance(self._second, nn.Linear) and columns.shape[2] > 1:
+            # Each column of the linear layer reads one position of the flattened map.
+            product = columns.permute(1, 2, 0).flatten(0, 1) @ target
+            return product.unflatten(0, columns.shape[1:]).transpose(1, 2).flatten(1)
+        return _flat(columns) @ _flat(self._read(target)).T
 
     def _read(self, target: torch.Tensor) -> torch.Tensor:
         """Bring V to the positions whose patches it meets: (B, q * T, positions)."""
         if self._second is not None:
-            return readings(self._second, target, self._hidden)
+            return readings(self._second, target, pooled_size(self._hidden, self._poolings))
         return target.flatten(2) if target.ndim > 2 else target.unsqueeze(-1)
 
     def _axes(self, size: tuple[int, ...], outputs: tuple[int, ...]) -> tuple[Axis, Axis]:

@@ -26,10 +26,11 @@ def check_layer(layer: nn.Module, name: str) -> Layer:
         raise TinygrowError(
             f"{name} is a {type(layer).__name__}; growth needs pairs of Conv2d or of Linear layers"
         )
-    if layer.groups != 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+    if layer.groups != 1 or layer.padding_mode != "zeros" or not _is_even(layer):
         raise TinygrowError(
             f"{name} has groups={layer.groups}, padding={layer.padding!r}"
-            f" ({layer.padding_mode}); growth needs groups=1 and explicit zero padding"
+            f" ({layer.padding_mode}); growth needs groups=1 and as much zero padding on one side"
+            " as on the other"
         )
     return layer
 
@@ -41,8 +42,29 @@ def patch_size(layer: Layer) -> int:
 
 def padding(layer: nn.Conv2d) -> tuple[int, int]:
     """Return the zeros on each side of height and width."""
+    if layer.padding == "valid":
+        return 0, 0
+    if layer.padding == "same":
+        (kh, kw), (dh, dw) = layer.kernel_size, layer.dilation
+        return dh * (kh - 1) // 2, dw * (kw - 1) // 2
     assert not isinstance(layer.padding, str)
     return layer.padding[0], layer.padding[1]
+
+
+def _is_even(layer: nn.Conv2d) -> bool:
+    """Say whether both sides get as many zeros: `same` has one more at the end of even kernels."""
+    sizes = zip(layer.kernel_size, layer.dilation, strict=True)
+    return layer.padding != "same" or all(d * (k - 1) % 2 == 0 for k, d in sizes)
+
+
+def taps(first: Layer, second: Layer) -> int:
+    """Return T: the weights with which one output of `second` reads one output of `first`.
+
+    The taps of a kernel; for a linear layer behind a flattened map, the positions of that map.
+    """
+    if isinstance(second, nn.Conv2d):
+        return second.weight[0, 0].numel()
+    return second.weight.shape[1] // first.weight.shape[0]
 
 
 def output_size(layer: Layer, size: tuple[int, ...]) -> tuple[int, ...]:
@@ -120,8 +142,9 @@ def multiplicity(
 ) -> torch.Tensor:
     """Return (L,): how many (output position, tap) pairs read each hidden position.
 
-    For a 3x3 kernel with stride 1 and padding 1: 9 inside, 6 at edges, 4 in corners.
+    For a 3x3 kernel with stride 1 and padding 1: 9 inside, 6 at edges, 4 in corners. A linear layer
+    reads each position of a flattened map once.
     """
     if isinstance(second, nn.Linear):
-        return torch.ones(1)
+        return torch.ones(hidden_size).reshape(-1)
     return readings(second, torch.ones(1, 1, *out_size), hidden_size).sum(dim=(0, 1))

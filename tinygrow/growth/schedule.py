@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from tinygrow.architecture import Architecture
 from tinygrow.errors import TinygrowError
+from tinygrow.settings.growth import GrowthSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,31 +28,14 @@ class Visit:
 
 
 def neurons_per_extension(
-    start: Sequence[int], final: Sequence[int], extensions: int, multiple: int = 1
+    start: Sequence[int], final: Sequence[int], extensions: int
 ) -> tuple[int, ...]:
     """Return n_d = (final - start) / extensions for every site (tiny.md 1.11).
 
-    Where widths are kept to multiples, the largest of a site's extensions.
-
     Raises:
-        TinygrowError: some n_d is not whole, and the message names the numbers that work; or a
-            final width is not the multiple that it should be.
+        TinygrowError: some n_d is not whole; the message names the numbers that work.
     """
     gaps = _gaps(start, final)
-    if multiple > 1:
-        wrong = [b for a, b in zip(start, final, strict=True) if b > a and b % multiple]
-        if wrong:
-            raise TinygrowError(
-                f"where.width_multiple is {multiple}, of which the final"
-                f" widths {', '.join(map(str, dict.fromkeys(wrong)))} are no multiples; change"
-                " either"
-            )
-        return tuple(
-            max(b - a for a, b in pairwise((width, *reached)))
-            for width, reached in zip(
-                start, _reached(start, gaps, extensions, multiple), strict=True
-            )
-        )
     if any(gap % extensions for gap in gaps):
         common = math.gcd(*gaps)
         works = [n for n in range(1, common + 1) if common % n == 0]
@@ -62,16 +47,48 @@ def neurons_per_extension(
     return tuple(gap // extensions for gap in gaps)
 
 
+def most_neurons(
+    start: Sequence[int], final: Sequence[int], extensions: int, multiple: int = 1
+) -> tuple[int, ...]:
+    """Return the neurons of the largest extension of every site."""
+    reached = _reached(start, _gaps(start, final), extensions, multiple)
+    return tuple(
+        max(b - a for a, b in pairwise((width, *widths)))
+        for width, widths in zip(start, reached, strict=True)
+    )
+
+
+def check_plan(start: Architecture, final: Architecture, settings: GrowthSettings) -> None:
+    """Refuse a plan that does not come out whole, as the paper's do.
+
+    A user's network has whatever widths it has: its extensions may differ by a neuron. So may
+    those of a plan that keeps widths to multiples, of which the final widths have to be some.
+
+    Raises:
+        TinygrowError: see `neurons_per_extension`; or a final width is no such multiple.
+    """
+    multiple = settings.where.width_multiple
+    if multiple > 1:
+        pairs = zip(start.middle_widths, final.middle_widths, strict=True)
+        wrong = dict.fromkeys(b for a, b in pairs if b > a and b % multiple)
+        if wrong:
+            raise TinygrowError(
+                f"where.width_multiple is {multiple}, of which the final"
+                f" widths {', '.join(map(str, wrong))} are no multiples; change either"
+            )
+    elif start.kind != "custom":
+        neurons_per_extension(start.middle_widths, final.middle_widths, settings.extensions)
+
+
 def visits(
     start: Sequence[int], final: Sequence[int], extensions: int, multiple: int = 1
 ) -> Iterator[Visit]:
     """Yield Algorithm 1's visits: `extensions` sweeps over all sites in order of depth.
 
     Targets count from the start, so neurons that could not be added at one visit are made up for
-    at the next. Targets are rounded up to multiples of `multiple`; a visit whose target is reached
-    already adds nothing.
+    at the next. Where they do not divide, extensions differ by one neuron. Targets are rounded up
+    to multiples of `multiple`; a visit whose target is reached already adds nothing.
     """
-    neurons_per_extension(start, final, extensions, multiple)
     reached = _reached(start, _gaps(start, final), extensions, multiple)
     for sweep in range(1, extensions + 1):
         for index, widths in enumerate(reached):

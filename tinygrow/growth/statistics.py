@@ -112,6 +112,10 @@ def desired_updates(
         sites: the pairs of layers, in any order; one layer may belong to two of them.
         batch: images (B, C, H, W) and labels (B,).
         label_smoothing: that of the training loss.
+
+    Returns:
+        Maps (B, C, H, W) of convolutions; rows (B, features) of linear layers, or as many rows an
+        image as it has tokens.
     """
     inputs: dict[nn.Module, torch.Tensor] = {}
     edges: dict[nn.Module, GradientEdge] = {}
@@ -146,7 +150,7 @@ def desired_updates(
         for handle in handles:
             handle.remove()
     return [
-        Seen(inputs[first], inputs[second], -gradient)
+        Seen(_rows(first, inputs[first]), _rows(second, inputs[second]), _rows(second, -gradient))
         for (first, second), gradient in zip(pairs, gradients, strict=True)
     ]
 
@@ -233,7 +237,11 @@ def neuron_moments_of(
     dtype, bound = getattr(torch, settings.dtype), _bound(settings)
     pairs = [site.layers(network) for site in sites]
     sums = [
-        (GramSum(first, bound, second), CrossSum(first, bound, second)) for first, second in pairs
+        (
+            GramSum(first, bound, second, site.poolings),
+            CrossSum(first, bound, second, site.poolings),
+        )
+        for (first, second), site in zip(pairs, sites, strict=True)
     ]
     images = 0
     with batch_statistics(network), full_float32():
@@ -294,6 +302,11 @@ def apply_layer(
     if isinstance(layer, nn.Linear):
         return F.linear(x, weight, bias)
     return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation)
+
+
+def _rows(layer: Layer, x: torch.Tensor) -> torch.Tensor:
+    """Return (rows, features) of what a linear layer reads or writes, whatever stands before."""
+    return x.flatten(0, -2) if isinstance(layer, nn.Linear) else x
 
 
 def _bound(settings: StatisticsSettings) -> int:

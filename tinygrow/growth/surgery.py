@@ -13,7 +13,7 @@ from torch import nn
 from tinygrow.distributed import share, total
 from tinygrow.errors import TinygrowError
 from tinygrow.growth.bottleneck import Neurons
-from tinygrow.growth.patches import Layer
+from tinygrow.growth.patches import Layer, taps
 from tinygrow.growth.sites import Site
 from tinygrow.growth.statistics import batch_statistics
 from tinygrow.training.batches import Batch
@@ -38,12 +38,13 @@ class Copies:
 
 @dataclass(frozen=True, slots=True)
 class NewUnits:
-    """Weights of K new hidden units, in the layers' own shapes.
+    """Weights of K new hidden units.
 
     Attributes:
         fan_in: (K, C_in, kh, kw) or (K, in_features).
         bias: (K,), or None where the first layer has no bias.
-        fan_out: (C_out, K, kh, kw) or (out_features, K).
+        fan_out: (C_out, K, kh, kw), (out_features, K), or (out_features, K, T) where a map of T
+            positions is flattened before a linear layer, which reads each of them (`columns`).
         offset: shift of what the activation reads, whatever the units are scaled by. PyTorch's
             ReLU has gradient 0 at 0, so that units whose fan-in is zero would never learn without.
         rescale: (old width,) factors of the existing units' fan-out; None: it stays.
@@ -62,6 +63,11 @@ class NewUnits:
     def __len__(self) -> int:
         return len(self.fan_in)
 
+    @property
+    def columns(self) -> torch.Tensor:
+        """The fan-out as the columns of the second layer's weight, channel-major."""
+        return self.fan_out.flatten(1) if self.fan_out.ndim == 3 else self.fan_out
+
     def scaled(self, fan_in: float, fan_out: float) -> "NewUnits":
         """Return units with fan-in (and bias) and fan-out multiplied."""
         bias = None if self.bias is None else self.bias * fan_in
@@ -69,7 +75,7 @@ class NewUnits:
 
     def layer_bias(self, site: Site) -> torch.Tensor | None:
         """Return the bias of the widened layer: with the offset, unless a norm would undo it."""
-        if self.bias is None or site.norm is not None:
+        if self.bias is None or site.norms:
             return self.bias
         return self.bias + self.offset
 
@@ -85,7 +91,10 @@ def as_units(neurons: Neurons, first: Layer, second: Layer) -> NewUnits:
     if first.bias is not None:
         alpha, bias = alpha[:, :-1], alpha[:, -1]
     fan_in = alpha.reshape(-1, *first.weight.shape[1:])
-    fan_out = omega.reshape(-1, second.weight.shape[0], *second.weight.shape[2:]).transpose(0, 1)
+    read = second.weight.shape[2:] if isinstance(second, nn.Conv2d) else (taps(first, second),)
+    fan_out = omega.reshape(-1, second.weight.shape[0], *read).transpose(0, 1)
+    if isinstance(second, nn.Linear) and isinstance(first, nn.Linear):
+        fan_out = fan_out.squeeze(2)
     return NewUnits(fan_in.contiguous(), bias, fan_out.contiguous(), offset)
 
 
@@ -103,6 +112,8 @@ def copied_units(
 ) -> NewUnits:
     """Return units that are copies of existing ones, which keep `rescale` of their fan-out."""
     source, weight = copies.source, second.weight.detach()
+    if isinstance(first, nn.Conv2d) and isinstance(second, nn.Linear):
+        weight = weight.unflatten(1, (first.weight.shape[0], -1))
     share = copies.share.to(weight.dtype).reshape(1, -1, *[1] * (weight.ndim - 2))
     return NewUnits(
         fan_in=first.weight.detach()[source],
@@ -133,18 +144,19 @@ def widen(network: nn.Module, site: Site, units: NewUnits) -> list[Replacement]:
         TinygrowError: the units have an offset, and the site has no bias to hold it.
     """
     first, second = site.layers(network)
-    count = len(units)
-    norm = None if site.norm is None else network.get_submodule(site.norm)
-    if units.offset and (norm or first).bias is None:
+    count, width = len(units), first.weight.shape[0]
+    # What the last norm adds is what the activation behind it reads.
+    last = site.norms[-1] if site.norms else site.first
+    if units.offset and network.get_submodule(last).bias is None:
         raise TinygrowError(
-            f"{site.norm or site.first} has no bias, which new units without fan-in need to learn;"
+            f"{last} has no bias, which new units without fan-in need to learn;"
             " give it one or take a method other than gradmax"
         )
     if units.copies is not None:
         units = copied_units(first, second, units.copies, units.rescale)
     replaced = [
         _grow(first, "weight", units.fan_in, 0),
-        _grow(second, "weight", units.fan_out, 1, units.rescale),
+        _grow(second, "weight", units.columns, 1, units.rescale),
     ]
     if first.bias is not None:
         bias = units.layer_bias(site)
@@ -157,19 +169,27 @@ def widen(network: nn.Module, site: Site, units: NewUnits) -> list[Replacement]:
     if isinstance(second, nn.Conv2d):
         second.in_channels += count
     else:
-        second.in_features += count
-    if norm is not None:
-        replaced += _widen_norm(norm, units)
+        second.in_features += units.columns.shape[1]
+    for name in site.norms:
+        norm = network.get_submodule(name)
+        assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
+        # One behind a flattened map has as many features a unit as the map has positions.
+        replaced += _widen_norm(norm, units, norm.num_features // width)
     return replaced
 
 
-def _widen_norm(norm: nn.Module, units: NewUnits) -> list[Replacement]:
-    assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
-    source = None if units.copies is None else units.copies.source
-    norm.num_features += len(units)
+def _widen_norm(
+    norm: nn.modules.batchnorm._BatchNorm, units: NewUnits, each: int
+) -> list[Replacement]:
+    source = None
+    if units.copies is not None:
+        features = torch.arange(each, device=units.copies.source.device)
+        source = (units.copies.source[:, None] * each + features).flatten()
+    count = len(units) * each
+    norm.num_features += count
 
     def channels(old: torch.Tensor, value: float) -> torch.Tensor:
-        return old.new_full((len(units),), value) if source is None else old.detach()[source]
+        return old.new_full((count,), value) if source is None else old.detach()[source]
 
     replaced = []
     if norm.affine:
@@ -193,6 +213,7 @@ def _grow(
     kept = old.detach()
     if rescale is not None:
         factors = rescale.to(old.device, old.dtype)
+        factors = factors.repeat_interleave(old.shape[dim] // len(factors))
         kept = kept * factors.reshape(*[1] * dim, -1, *[1] * (old.ndim - dim - 1))
     wider = torch.cat([kept, addition.to(old.device, old.dtype)], dim)
     if wider.ndim == 4 and old.is_contiguous(memory_format=torch.channels_last):
@@ -217,15 +238,16 @@ def measure_running_statistics(
         only: a site and the number of its new channels; all else stays as it is. None: every
             channel of every layer.
     """
-    chosen = None if only is None else only[0].norm
-    if only is not None and chosen is None:
+    chosen = None if only is None else only[0].norms
+    if chosen == ():
         return
+    width = 1 if only is None else only[0].layers(network)[0].weight.shape[0]
     measured = {
         norm: _Moments()
         for name, norm in network.named_modules()
         if isinstance(norm, nn.modules.batchnorm._BatchNorm)
         and norm.running_mean is not None
-        and chosen in (None, name)
+        and (chosen is None or name in chosen)
     }
     looked_at = 0
     handles = [norm.register_forward_pre_hook(add) for norm, add in measured.items()]
@@ -241,7 +263,7 @@ def measure_running_statistics(
     for norm, summed in zip(measured, sums, strict=True):
         assert norm.running_mean is not None and norm.running_var is not None
         mean, variance = _mean_and_variance(summed)
-        first = 0 if only is None else len(mean) - only[1]
+        first = 0 if only is None else len(mean) - only[1] * (len(mean) // width)
         norm.running_mean[first:] = mean[first:].to(norm.running_mean.dtype)
         norm.running_var[first:] = variance[first:].to(norm.running_var.dtype)
 

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from tinygrow.architecture import Architecture
+from tinygrow.networks.custom import build_custom
 from tinygrow.networks.mlp import MLP
 from tinygrow.networks.resnet import ResNet
 
@@ -12,12 +13,14 @@ def build_network(architecture: Architecture, seed: int | None = None) -> nn.Mod
     """Return the network, freshly initialised on the CPU.
 
     Convolutions and linear layers get Xavier-normal weights with the gain of ReLU and zero biases,
-    the initialisation of the authors' code (tiny.md 1.12).
+    the initialisation of the authors' code (tiny.md 1.12); a network of the user's keeps its own.
 
     Args:
         architecture: what to build.
         seed: of the weights; None leaves PyTorch's own initialisation (for loading weights).
     """
+    if architecture.kind == "custom":
+        return build_custom(architecture, seed)
     network: nn.Module = (
         ResNet(architecture) if architecture.kind == "resnet" else MLP(architecture)
     )

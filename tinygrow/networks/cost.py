@@ -61,13 +61,14 @@ def layer_shapes(
     def watch(name: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
         def note(_: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             weight = layer.get_parameter("weight")
+            linear = isinstance(layer, nn.Linear)  # tokens may stand before its features
             shape = LayerShape(
                 inputs=weight.shape[1],
                 outputs=weight.shape[0],
                 taps=math.prod(weight.shape[2:]),
                 biased=layer.bias is not None,
-                input_size=tuple(inputs[0].shape[2:]),
-                output_size=tuple(output.shape[2:]),
+                input_size=() if linear else tuple(inputs[0].shape[2:]),
+                output_size=tuple(output.shape[1:-1] if linear else output.shape[2:]),
             )
             found.append((name, shape))
 

@@ -65,7 +65,10 @@ def headline(
     settings: Mapping[str, Any],
 ) -> str:
     """Return the one sentence that says what was built."""
-    kind = _KINDS.get(settings.get("architecture", {}).get("kind"), "A network")
+    architecture = settings.get("architecture", {})  # or the name of a function that makes it
+    kind = "A network"
+    if isinstance(architecture, Mapping):
+        kind = _KINDS.get(architecture.get("kind", ""), kind)
     verdict = "passed the gate" if validate["passed"] else "did NOT pass the gate"
     return (
         f"{kind} of {numbers.count(export['parameters'])} parameters that names"

@@ -1,6 +1,8 @@
 """Which network is grown, from which start to which final widths."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
+from typing import Any
 
 from tinygrow.settings.check import MAX_COUNT, above, between, require
 
@@ -55,7 +57,34 @@ class MLPSettings:
         _check_start(self.start)
 
 
-NetworkSettings = ResNetSettings | MLPSettings
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomSettings:
+    """A network of the user's own.
+
+    Attributes:
+        network: `package.module:function`; called as `function(input_shape, classes, **arguments)`
+            it returns a `torch.nn.Module` at the widths that growth is to reach.
+        start: share of each growable width at which growth begins, rounded, at least one unit.
+        arguments: further ones, by name.
+    """
+
+    network: str
+    start: float = 0.25
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require(
+            _FUNCTION.fullmatch(self.network) is not None,
+            "network",
+            self.network,
+            "it must be package.module:function, such as networks.vgg:vgg",
+        )
+        _check_start(self.start)
+
+
+_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+
+NetworkSettings = ResNetSettings | MLPSettings | CustomSettings
 
 
 def _check_start(start: float) -> None:
