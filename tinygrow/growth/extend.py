@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -11,11 +11,12 @@ from tinygrow.growth.amplitude import Amplitude, choose_amplitude
 from tinygrow.growth.bottleneck import best_update, bottleneck
 from tinygrow.growth.neurons.method import METHODS
 from tinygrow.growth.neurons.proposal import Proposal, Request
+from tinygrow.growth.refine import refined
 from tinygrow.growth.sites import Site
 from tinygrow.growth.statistics import update_moments
-from tinygrow.growth.surgery import as_units, measure_running_statistics, widen
+from tinygrow.growth.surgery import NewUnits, measure_running_statistics, widen
 from tinygrow.networks.cost import count_parameters
-from tinygrow.settings.growth import GrowthSettings
+from tinygrow.settings.growth import AmplitudeSettings, GrowthSettings
 from tinygrow.training.batches import Batch
 from tinygrow.training.loop import Trainer
 
@@ -43,6 +44,27 @@ class Extension:
     seconds_surgery: float = 0.0
 
 
+def propose(request: Request) -> tuple[Proposal, NewUnits | None, AmplitudeSettings]:
+    """Let the method propose, and refine what it proposes.
+
+    Args:
+        request: how many neurons, and where.
+
+    Returns:
+        The method's proposal; the units, but for their amplitude, or None where there are none; and
+        how the amplitude is to be searched.
+    """
+    settings = request.settings
+    more = replace(request, count=request.count * settings.refinement.candidates)
+    proposal = METHODS[settings.method](more)
+    if not len(proposal.neurons.alpha):
+        return proposal, None, settings.amplitude
+    started = time.perf_counter()
+    units, amplitude = refined(request, proposal)
+    seconds = proposal.seconds_solve + time.perf_counter() - started
+    return replace(proposal, seconds_solve=seconds), units, amplitude
+
+
 def extend(
     network: nn.Module,
     site: Site,
@@ -67,32 +89,23 @@ def extend(
     def sample(images: int) -> Sequence[Batch]:
         return stream.sample(images, statistics.batch_size)
 
-    proposal = METHODS[settings.method](
-        Request(
-            network=network,
-            site=site,
-            count=count,
-            sample=sample,
-            available=len(stream),
-            settings=settings,
-            generator=generator,
-        )
+    request = Request(
+        network=network,
+        site=site,
+        count=count,
+        sample=sample,
+        available=len(stream),
+        settings=settings,
+        generator=generator,
     )
-    if not len(proposal.neurons.alpha):
+    proposal, units, amplitude_settings = propose(request)
+    if units is None:
         return Extension(site, proposal)
 
     started = time.perf_counter()
     smoothing = settings.training.label_smoothing
-    first, second = site.layers(network)
     images = list(sample(settings.amplitude.images))  # looked at once for each amplitude
-    amplitude = choose_amplitude(
-        network,
-        site,
-        as_units(proposal.neurons, first, second),
-        images,
-        settings.amplitude,
-        smoothing,
-    )
+    amplitude = choose_amplitude(network, site, units, images, amplitude_settings, smoothing)
     seconds_search = time.perf_counter() - started
     if amplitude.units is None:
         return Extension(site, proposal, amplitude, seconds_search=seconds_search)

@@ -5,7 +5,7 @@ attributes follow, and the replaced parameters are reported so that an optimiser
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -32,26 +32,54 @@ class NewUnits:
         fan_out: (C_out, K, kh, kw) or (out_features, K).
         offset: shift of what the activation reads, whatever the units are scaled by. PyTorch's
             ReLU has gradient 0 at 0, so that units whose fan-in is zero would never learn without.
+        norm_weight: (K,) of the normalisation between the layers, in place of ones.
+        norm_bias: (K,), in place of the offset; both or neither.
     """
 
     fan_in: torch.Tensor
     bias: torch.Tensor | None
     fan_out: torch.Tensor
     offset: float = 0.0
+    norm_weight: torch.Tensor | None = None
+    norm_bias: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.fan_in)
 
     def scaled(self, fan_in: float, fan_out: float) -> "NewUnits":
-        """Return units with fan-in (and bias) and fan-out multiplied."""
-        bias = None if self.bias is None else self.bias * fan_in
-        return NewUnits(self.fan_in * fan_in, bias, self.fan_out * fan_out, self.offset)
+        """Return units with fan-in (and bias) and fan-out multiplied.
+
+        A normalisation's own affine values follow the fan-in.
+        """
+        return replace(
+            self,
+            fan_in=self.fan_in * fan_in,
+            bias=_times(self.bias, fan_in),
+            fan_out=self.fan_out * fan_out,
+            norm_weight=_times(self.norm_weight, abs(fan_in)),
+            norm_bias=_times(self.norm_bias, fan_in),
+        )
+
+    def signed(self, signs: torch.Tensor) -> "NewUnits":
+        """Return units of which each has its sign (K,), in fan-in and fan-out together."""
+        signs = signs.to(self.fan_in)
+        return replace(
+            self,
+            fan_in=self.fan_in * signs.reshape(-1, *[1] * (self.fan_in.ndim - 1)),
+            bias=_times(self.bias, signs),
+            fan_out=self.fan_out * signs.reshape(1, -1, *[1] * (self.fan_out.ndim - 2)),
+            norm_bias=_times(self.norm_bias, signs),
+        )
 
     def layer_bias(self, site: Site) -> torch.Tensor | None:
         """Return the bias of the widened layer: with the offset, unless a norm would undo it."""
         if self.bias is None or site.norm is not None:
             return self.bias
         return self.bias + self.offset
+
+
+def _times(values: torch.Tensor | None, factor: float | torch.Tensor) -> torch.Tensor | None:
+    return None if values is None else values * factor
 
 
 def as_units(neurons: Neurons, first: Layer, second: Layer) -> NewUnits:
@@ -73,8 +101,9 @@ def as_units(neurons: Neurons, first: Layer, second: Layer) -> NewUnits:
 def widen(network: nn.Module, site: Site, units: NewUnits) -> list[Replacement]:
     """Append the units to the site, in place; old weights keep their values and positions.
 
-    New BatchNorm channels get weight 1, the units' offset as bias and running statistics 0 and 1:
-    measure them with `measure_running_statistics` before any evaluation.
+    New BatchNorm channels get weight 1, the units' offset as bias (or the units' own affine values)
+    and running statistics 0 and 1: measure them with `measure_running_statistics` before any
+    evaluation.
 
     Args:
         network: holds the site.
@@ -109,17 +138,22 @@ def widen(network: nn.Module, site: Site, units: NewUnits) -> list[Replacement]:
     else:
         second.in_features += count
     if norm is not None:
-        replaced += _widen_norm(norm, count, units.offset)
+        replaced += _widen_norm(norm, units)
     return replaced
 
 
-def _widen_norm(norm: nn.Module, count: int, offset: float) -> list[Replacement]:
+def _widen_norm(norm: nn.Module, units: NewUnits) -> list[Replacement]:
     assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
+    count = len(units)
     norm.num_features += count
     replaced = []
     if norm.affine:
-        replaced.append(_grow(norm, "weight", norm.weight.new_ones(count), 0))
-        replaced.append(_grow(norm, "bias", norm.bias.new_full((count,), offset), 0))
+        weight, bias = units.norm_weight, units.norm_bias
+        if weight is None or bias is None:
+            weight = norm.weight.new_ones(count)
+            bias = norm.bias.new_full((count,), units.offset)
+        replaced.append(_grow(norm, "weight", weight, 0))
+        replaced.append(_grow(norm, "bias", bias, 0))
     if norm.running_mean is not None and norm.running_var is not None:
         mean, variance = norm.running_mean, norm.running_var
         norm.running_mean = torch.cat([mean, mean.new_zeros(count)])
