@@ -5,11 +5,11 @@ each variant proposes the same number of neurons from the same statistics images
 of the line search. What they are worth is measured on images that served neither, with the network
 untouched otherwise:
 
-- the fall of the loss, with BatchNorm of the mini-batch as in training, and in evaluation mode with
-  running statistics measured on the images of the search, before and after;
+- the fall of the loss, with BatchNorm of the mini-batch as in training, and, on the first half of
+  those images, in evaluation mode with running statistics measured on the images of the search;
 - the fall of the bottleneck: how much more of the desired update (that of the network before) the
-  weights of the second layer can do with the new neurons there, on the first half of those images,
-  the best move fitted to the very images it is measured on, with and without the neurons.
+  weights of the second layer can do with the new neurons there, on that half, the best move fitted
+  to the very images it is measured on, with and without the neurons.
 
 Each cell is a line of OUT/cells.jsonl; a run goes on where the last one ended, and adds the
 variants that are new. The last line of stdout is one JSON object: the ratio of each variant's sum
@@ -155,6 +155,7 @@ class Judge:
         search = setting.stream(cell.stream_seed(99)).sample(settings.amplitude.images, BATCH)
         self.search: Sequence[Batch] = list(search)
         self.held_out: Sequence[Batch] = list(setting.held_out.batches(BATCH))
+        self._half = self.held_out[: len(self.held_out) // 2]
         self.before = self._losses(self.network)
         self._proposals: dict[Any, Proposal] = {}
 
@@ -215,14 +216,13 @@ class Judge:
         with batch_statistics(network):
             batch = _mean_loss(network, self.held_out)
         measure_running_statistics(network, self.search)
-        return batch, _mean_loss(network.eval(), self.held_out)
+        return batch, _mean_loss(network.eval(), self._half)
 
     def _bottleneck_fall(self, units: NewUnits) -> float:
         trial = copy.deepcopy(self.network)
         widen(trial, self.site, units.scaled(1.0, 0.0))
         statistics = self.setting.settings.statistics
-        images = self.held_out[: len(self.held_out) // 2]
-        wide = update_moments(trial, self.site, images, statistics)
+        wide = update_moments(trial, self.site, self._half, statistics)
         old = wide.S1.shape[0] - len(units) * self._taps() - 1
         kept = torch.cat([torch.arange(old), torch.tensor([wide.S1.shape[0] - 1])])
         narrow = UpdateMoments(wide.S1[kept][:, kept], wide.M[kept], wide.power, wide.images)
@@ -329,7 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, nargs="+", default=[1, 4, 12])
     parser.add_argument("--depths", type=int, nargs="+", default=list(DEPTHS))
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
-    parser.add_argument("--base-width", type=int, default=16)
+    parser.add_argument("--base-width", type=int, default=8)
     parser.add_argument("--images", type=int, default=5000, help="of training")
     parser.add_argument("--held-out", type=int, default=2000)
     options = parser.parse_args(arguments)

@@ -23,11 +23,11 @@ class Variant:
 
 
 def plain_settings() -> GrowthSettings:
-    """Return the paper's method, with a sample of at most 1,000 images and a search on 300."""
+    """Return the paper's method, with a sample of at most 600 images and a search on 200."""
     return GrowthSettings(
-        extensions=4,
-        statistics=StatisticsSettings(max_images=1000),
-        amplitude=AmplitudeSettings(images=300, smallest_exponent=-12),
+        extensions=3,
+        statistics=StatisticsSettings(max_images=600),
+        amplitude=AmplitudeSettings(images=200, smallest_exponent=-11),
         training=TrainingSettings(
             learning_rate=0.05,
             momentum=0.9,

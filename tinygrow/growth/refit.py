@@ -104,7 +104,7 @@ def fit_scales(
 
 
 def inverse_fisher(fisher: torch.Tensor, damping: float) -> torch.Tensor:
-    """Return (F + damping * mean eigenvalue)^(-1), its own mean eigenvalue 1; of F = 0, identity."""
+    """Return (F + damping * mean eigenvalue)^(-1) with mean eigenvalue 1; of F = 0 the identity."""
     side = len(fisher)
     eye = torch.eye(side, dtype=torch.float64, device=fisher.device)
     mean = fisher.double().trace() / side

@@ -219,6 +219,18 @@ class GrowthSettings:
         """Refuse what looks at the outputs of neurons that have none yet."""
         why = "method gradmax adds neurons without fan-in, which change no output and no loss"
         require(
+            self.refinement.fan_out == "closed_form",
+            "refinement.fan_out",
+            self.refinement.fan_out,
+            f"{why}; make it closed_form",
+        )
+        require(
+            not self.amplitude.transparent_norm,
+            "amplitude.transparent_norm",
+            self.amplitude.transparent_norm,
+            f"{why}; make it false",
+        )
+        require(
             self.amplitude.normalization != "functional",
             "amplitude.normalization",
             self.amplitude.normalization,
