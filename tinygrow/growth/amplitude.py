@@ -19,9 +19,11 @@ from tinygrow.errors import TinygrowError
 from tinygrow.growth.line_search import search
 from tinygrow.growth.patches import Layer
 from tinygrow.growth.replay import Replay
+from tinygrow.growth.signs import neuron_signs
 from tinygrow.growth.sites import Site
 from tinygrow.growth.statistics import apply_layer, batch_statistics
 from tinygrow.growth.surgery import NewUnits, widen
+from tinygrow.growth.transparent import transparent
 from tinygrow.settings.growth import AmplitudeSettings
 from tinygrow.training.batches import Batch
 from tinygrow.training.device import full_float32
@@ -113,6 +115,11 @@ class Trial:
         bias = units.layer_bias(self.site)
         if first.bias is not None and bias is not None:
             first.bias[-count:] = bias
+        if units.norm_weight is not None and units.norm_bias is not None:
+            assert self.site.norm is not None
+            norm = self.network.get_submodule(self.site.norm)
+            norm.get_parameter("weight")[-count:] = units.norm_weight
+            norm.get_parameter("bias")[-count:] = units.norm_bias
 
     def loss(self, batches: Sequence[Batch], label_smoothing: float) -> float:
         """Return the mean loss over the batches, summed in float64."""
@@ -177,13 +184,37 @@ def normalize_weights(units: NewUnits) -> NewUnits:
     return units.scaled(_to_unit(alpha, len(units)), _to_unit([units.fan_out], len(units)))
 
 
+def normalized(
+    network: nn.Module,
+    site: Site,
+    units: NewUnits,
+    batches: Sequence[Batch],
+    settings: AmplitudeSettings,
+) -> NewUnits:
+    """Return units of the normalisation, and behind the norm, that the settings name."""
+    if settings.normalization == "functional":
+        units = normalize(network, site, units, batches[0])
+    elif settings.normalization == "parametric":
+        units = normalize_weights(units)
+    if settings.transparent_norm and site.norm is not None:
+        units = transparent(network, site, units, batches)
+        if settings.normalization == "functional":  # the fan-out now meets other activations
+            units = normalize(network, site, units, batches[0])
+    return units
+
+
 def shares(units: NewUnits, gamma: float) -> tuple[float, float]:
     """Return the factors of fan-in and fan-out whose product is the amplitude gamma.
 
-    Both carry its square root. Without fan-in, as GradMax's, the fan-out carries all of it.
+    Both carry its square root. Without fan-in, as GradMax's, the fan-out carries all of it, and so
+    it does behind a norm that is transparent for the fan-in as it stands.
     """
     silent = not units.fan_in.any() and (units.bias is None or not units.bias.any())
-    return (1.0, gamma) if silent else (math.sqrt(gamma), math.sqrt(gamma))
+    return (
+        (1.0, gamma)
+        if silent or units.norm_weight is not None
+        else (math.sqrt(gamma), math.sqrt(gamma))
+    )
 
 
 def choose_amplitude(
@@ -207,10 +238,9 @@ def choose_amplitude(
     Raises:
         TinygrowError: the loss overflows at a fixed amplitude.
     """
-    if settings.normalization == "functional":
-        units = normalize(network, site, units, batches[0])
-    elif settings.normalization == "parametric":
-        units = normalize_weights(units)
+    units = normalized(network, site, units, batches, settings)
+    if settings.sign == "neuron":
+        units = units.signed(neuron_signs(network, site, units, batches[0], label_smoothing))
     sign = 1
     if settings.sign == "group":
         sign = better_sign(
@@ -289,9 +319,10 @@ def better_sign(trial: Trial, batch: Batch, amplitude: float, label_smoothing: f
     """
     trial.network.double()
     images, labels = batch[0].double(), batch[1]
-    root, losses = math.sqrt(amplitude), []
+    fan_in, fan_out = shares(trial.units, amplitude)
+    losses = []
     for sign in (1, -1):
-        trial.set(sign * root, sign * root)
+        trial.set(sign * fan_in, sign * fan_out)
         losses.append(trial.loss([(images, labels)], label_smoothing))
     return 1 if losses[0] <= losses[1] else -1
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from tinygrow.architecture import Architecture
 from tinygrow.growth.line_search import bracket_losses, largest_exponent
+from tinygrow.growth.neurons.method import SETTLED
 from tinygrow.growth.plan.cost import next_targets, with_choice
 from tinygrow.growth.plan.measured import searching
 from tinygrow.growth.plan.when import most_trainings
@@ -46,9 +47,6 @@ MOMENTS: dict[str, tuple[str, ...]] = {
 """What each method measures: S1 and M (`update`), N (`neurons`), S (`gram`), the moment of the
 desired update (`outputs`), variances of the second layer's output (`variances`), the loss while new
 neurons are trained (`steps`)."""
-
-SETTLED = ("gradmax", "net2wider", "random_zero", "random_pairs", "random_variance")
-"""Methods whose neurons come with their amplitude: the loss is looked at before and after."""
 
 
 @dataclass(frozen=True, slots=True)

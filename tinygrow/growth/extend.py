@@ -10,14 +10,15 @@ from torch import nn
 from tinygrow.distributed import of_first, once
 from tinygrow.growth.amplitude import Amplitude, choose_amplitude, settled_amplitude
 from tinygrow.growth.bottleneck import best_update, bottleneck
-from tinygrow.growth.neurons.method import METHODS
+from tinygrow.growth.neurons.method import METHODS, SETTLED
 from tinygrow.growth.neurons.proposal import Proposal, Request
+from tinygrow.growth.refine import refined
 from tinygrow.growth.schedule import whole
 from tinygrow.growth.sites import Site
 from tinygrow.growth.statistics import update_moments
-from tinygrow.growth.surgery import as_units, measure_running_statistics, widen
+from tinygrow.growth.surgery import NewUnits, measure_running_statistics, widen
 from tinygrow.networks.cost import count_parameters
-from tinygrow.settings.growth import GrowthSettings
+from tinygrow.settings.growth import AmplitudeSettings, GrowthSettings
 from tinygrow.training.batches import Batch
 from tinygrow.training.loop import Trainer
 
@@ -45,6 +46,47 @@ class Extension:
     seconds_surgery: float = 0.0
 
 
+def propose(request: Request) -> tuple[Proposal, NewUnits | None, AmplitudeSettings]:
+    """Let the method propose, and refine what it proposes.
+
+    Args:
+        request: how many neurons, and where.
+
+    Returns:
+        The method's proposal; the units, but for their amplitude, or None where there are none; and
+        how the amplitude is to be searched.
+    """
+    settings, method = request.settings, request.settings.method
+    candidates = 1 if method in SETTLED else settings.refinement.candidates
+    proposal = METHODS[method](replace(request, count=request.count * candidates))
+    # Processes that differ in a last bit must not grow different networks.
+    proposal = replace(
+        proposal, neurons=of_first(proposal.neurons), settled=of_first(proposal.settled)
+    )
+    if not len(proposal.neurons.alpha):
+        return proposal, None, settings.amplitude
+    if proposal.settled is not None:
+        units, amplitude = proposal.settled, settings.amplitude
+    else:
+        started = time.perf_counter()
+        units, amplitude = refined(request, proposal)
+        seconds = proposal.seconds_solve + time.perf_counter() - started
+        proposal = replace(proposal, seconds_solve=seconds)
+    return proposal, _whole_units(request, of_first(units)), amplitude
+
+
+def _whole_units(request: Request, units: NewUnits) -> NewUnits | None:
+    """Return as many units as take the width to a multiple, where it is kept to multiples."""
+    multiple = request.settings.where.width_multiple
+    if multiple == 1:
+        return units
+    width = request.site.layers(request.network)[0].weight.shape[0]
+    kept = whole(width, len(units), multiple)
+    if kept == len(units):
+        return units
+    return units.leading(kept) if kept else None
+
+
 def extend(
     network: nn.Module,
     site: Site,
@@ -69,40 +111,26 @@ def extend(
     def sample(images: int) -> Sequence[Batch]:
         return stream.sample(images, statistics.batch_size)
 
-    proposal = METHODS[settings.method](
-        Request(
-            network=network,
-            site=site,
-            count=count,
-            sample=sample,
-            available=len(stream),
-            settings=settings,
-            generator=generator,
-        )
+    request = Request(
+        network=network,
+        site=site,
+        count=count,
+        sample=sample,
+        available=len(stream),
+        settings=settings,
+        generator=generator,
     )
-    # Processes that differ in a last bit must not grow different networks.
-    proposal = replace(
-        proposal, neurons=of_first(proposal.neurons), settled=of_first(proposal.settled)
-    )
-    multiple = settings.where.width_multiple
-    if multiple > 1:
-        width = site.layers(network)[0].weight.shape[0]
-        kept = whole(width, len(proposal.neurons.alpha), multiple)
-        proposal = replace(proposal, neurons=proposal.neurons.leading(kept))
-    if not len(proposal.neurons.alpha):
+    proposal, units, amplitude_settings = propose(request)
+    if units is None:
         return Extension(site, proposal)
 
     started = time.perf_counter()
     smoothing = settings.training.label_smoothing
-    first, second = site.layers(network)
     images = list(sample(settings.amplitude.images))  # looked at once for each amplitude
     if proposal.settled is not None:
-        amplitude = settled_amplitude(
-            network, site, proposal.settled, proposal.factor, images, smoothing
-        )
+        amplitude = settled_amplitude(network, site, units, proposal.factor, images, smoothing)
     else:
-        units = as_units(proposal.neurons, first, second)
-        amplitude = choose_amplitude(network, site, units, images, settings.amplitude, smoothing)
+        amplitude = choose_amplitude(network, site, units, images, amplitude_settings, smoothing)
     amplitude = of_first(amplitude)
     seconds_search = time.perf_counter() - started
     if amplitude.units is None:

@@ -51,6 +51,8 @@ class NewUnits:
         copies: what `widen` takes over from the network that it widens, be it the trained one or
             its moving average, in place of the weights here: fan-in, bias, parts of the fan-out,
             and the normalisation with its running statistics. None: the units are new.
+        norm_weight: (K,) of the normalisation between the layers, in place of ones.
+        norm_bias: (K,), in place of the offset; both or neither.
     """
 
     fan_in: torch.Tensor
@@ -59,6 +61,8 @@ class NewUnits:
     offset: float = 0.0
     rescale: torch.Tensor | None = None
     copies: Copies | None = None
+    norm_weight: torch.Tensor | None = None
+    norm_bias: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.fan_in)
@@ -69,15 +73,55 @@ class NewUnits:
         return self.fan_out.flatten(1) if self.fan_out.ndim == 3 else self.fan_out
 
     def scaled(self, fan_in: float, fan_out: float) -> "NewUnits":
-        """Return units with fan-in (and bias) and fan-out multiplied."""
-        bias = None if self.bias is None else self.bias * fan_in
-        return replace(self, fan_in=self.fan_in * fan_in, bias=bias, fan_out=self.fan_out * fan_out)
+        """Return units with fan-in (and bias) and fan-out multiplied.
+
+        A normalisation's own affine values follow the fan-in.
+        """
+        return replace(
+            self,
+            fan_in=self.fan_in * fan_in,
+            bias=_times(self.bias, fan_in),
+            fan_out=self.fan_out * fan_out,
+            norm_weight=_times(self.norm_weight, abs(fan_in)),
+            norm_bias=_times(self.norm_bias, fan_in),
+        )
+
+    def signed(self, signs: torch.Tensor) -> "NewUnits":
+        """Return units of which each has its sign (K,), in fan-in and fan-out together."""
+        signs = signs.to(self.fan_in)
+        return replace(
+            self,
+            fan_in=self.fan_in * signs.reshape(-1, *[1] * (self.fan_in.ndim - 1)),
+            bias=_times(self.bias, signs),
+            fan_out=self.fan_out * signs.reshape(1, -1, *[1] * (self.fan_out.ndim - 2)),
+            norm_bias=_times(self.norm_bias, signs),
+        )
+
+    def leading(self, count: int) -> "NewUnits":
+        """Return the first units; copies share what they are copies of and stay together."""
+        assert self.copies is None and self.rescale is None
+        return replace(
+            self,
+            fan_in=self.fan_in[:count],
+            bias=_first(self.bias, count),
+            fan_out=self.fan_out[:, :count],
+            norm_weight=_first(self.norm_weight, count),
+            norm_bias=_first(self.norm_bias, count),
+        )
 
     def layer_bias(self, site: Site) -> torch.Tensor | None:
         """Return the bias of the widened layer: with the offset, unless a norm would undo it."""
         if self.bias is None or site.norms:
             return self.bias
         return self.bias + self.offset
+
+
+def _times(values: torch.Tensor | None, factor: float | torch.Tensor) -> torch.Tensor | None:
+    return None if values is None else values * factor
+
+
+def _first(values: torch.Tensor | None, count: int) -> torch.Tensor | None:
+    return None if values is None else values[:count]
 
 
 def as_units(neurons: Neurons, first: Layer, second: Layer) -> NewUnits:
@@ -129,8 +173,9 @@ def widen(network: nn.Module, site: Site, units: NewUnits) -> list[Replacement]:
     """Append the units to the site, in place; old weights keep their values and positions.
 
     Only where the units say so, the old fan-out is rescaled. New BatchNorm channels get weight 1,
-    the units' offset as bias and running statistics 0 and 1: measure them with
-    `measure_running_statistics` before any evaluation. Those of copies take all of it over.
+    the units' offset as bias (or the units' own affine values) and running statistics 0 and 1:
+    measure them with `measure_running_statistics` before any evaluation. Those of copies take all
+    of it over.
 
     Args:
         network: holds the site.
@@ -193,8 +238,11 @@ def _widen_norm(
 
     replaced = []
     if norm.affine:
-        replaced.append(_grow(norm, "weight", channels(norm.weight, 1.0), 0))
-        replaced.append(_grow(norm, "bias", channels(norm.bias, units.offset), 0))
+        weight, bias = units.norm_weight, units.norm_bias
+        if weight is None or bias is None:
+            weight, bias = channels(norm.weight, 1.0), channels(norm.bias, units.offset)
+        replaced.append(_grow(norm, "weight", weight, 0))
+        replaced.append(_grow(norm, "bias", bias, 0))
     if norm.running_mean is not None and norm.running_var is not None:
         mean, variance = norm.running_mean, norm.running_var
         norm.running_mean = torch.cat([mean, channels(mean, 0.0)])

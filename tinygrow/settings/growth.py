@@ -100,7 +100,10 @@ class AmplitudeSettings:
     Attributes:
         normalization: `functional` (new activations as large as the layer's own), `parametric`
             (mean square norm 1 of a neuron's fan-in, bias included, and of its fan-out) or `none`.
-        sign: `group` (the better of the two signs of all new neurons at once) or `none`.
+        transparent_norm: give new channels of a BatchNorm between the two layers the affine values
+            that undo it: it is the identity for them on the images of the search.
+        sign: `group` (the better of the two signs of all new neurons at once), `neuron` (that of
+            each, by its own first-order gain) or `none`.
         sign_amplitude: the amplitude factor at which the two signs are compared.
         images: training images of the line search.
         smallest_exponent: the search starts at 2**smallest_exponent.
@@ -117,7 +120,8 @@ class AmplitudeSettings:
     """
 
     normalization: Literal["functional", "parametric", "none"] = "functional"
-    sign: Literal["group", "none"] = "group"
+    transparent_norm: bool = False
+    sign: Literal["group", "neuron", "none"] = "group"
     sign_amplitude: float = 1e-8
     images: int = 1000
     smallest_exponent: int = -27
@@ -130,7 +134,7 @@ class AmplitudeSettings:
 
     def __post_init__(self) -> None:
         one_of("normalization", self.normalization, ("functional", "parametric", "none"))
-        one_of("sign", self.sign, ("group", "none"))
+        one_of("sign", self.sign, ("group", "neuron", "none"))
         above("sign_amplitude", self.sign_amplitude, 0)
         at_least("images", self.images, 2)
         above("largest", self.largest, 0)
@@ -146,6 +150,41 @@ class AmplitudeSettings:
         at_least("tolerance", self.tolerance, 0)
         at_least("min_gain", self.min_gain, 0)
         one_of("when_rejected", self.when_rejected, ("preserve", "skip"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefinementSettings:
+    """What is made of the closed form's neurons before their amplitude is searched.
+
+    Attributes:
+        fan_out: `closed_form` (as the method gives it), `scale` (times a factor for each neuron) or
+            `refit` (fitted anew), by least squares on the activations as the network computes them.
+        candidates: directions asked of the method for each neuron wanted; with `refit` the best
+            are kept, of both signs.
+        metric: in which the desired update is approximated: `euclidean` (the paper's) or `fisher`
+            (directions of the output in which the loss bends more count more).
+        ridge: added to the activations' second moments, as a share of each.
+        damping: added to the output's, as a share of their mean eigenvalue.
+    """
+
+    fan_out: Literal["closed_form", "scale", "refit"] = "closed_form"
+    candidates: int = 1
+    metric: Literal["euclidean", "fisher"] = "euclidean"
+    ridge: float = 0.1
+    damping: float = 0.1
+
+    def __post_init__(self) -> None:
+        one_of("fan_out", self.fan_out, ("closed_form", "scale", "refit"))
+        between("candidates", self.candidates, 1, 16)
+        require(
+            self.candidates == 1 or self.fan_out == "refit",
+            "candidates",
+            self.candidates,
+            "only fan_out refit chooses among them; make it 1",
+        )
+        one_of("metric", self.metric, ("euclidean", "fisher"))
+        above("ridge", self.ridge, 0)
+        above("damping", self.damping, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +212,7 @@ class GrowthSettings:
         until: see `UntilSettings`.
         statistics: see `StatisticsSettings`.
         solver: see `SolverSettings`.
+        refinement: see `RefinementSettings`.
         amplitude: see `AmplitudeSettings`.
         training: the recipe.
     """
@@ -201,6 +241,7 @@ class GrowthSettings:
     until: UntilSettings = field(default_factory=UntilSettings)
     statistics: StatisticsSettings = field(default_factory=StatisticsSettings)
     solver: SolverSettings = field(default_factory=SolverSettings)
+    refinement: RefinementSettings = field(default_factory=RefinementSettings)
     amplitude: AmplitudeSettings = field(default_factory=AmplitudeSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
 

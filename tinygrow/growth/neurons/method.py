@@ -24,3 +24,6 @@ METHODS: dict[str, Method] = {
     "random_pairs": random_pairs.propose,
     "random_variance": random_variance.propose,
 }
+
+SETTLED = ("gradmax", "net2wider", "random_zero", "random_pairs", "random_variance")
+"""Methods whose neurons come with their amplitude: the loss is looked at before and after."""
