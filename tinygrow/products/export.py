@@ -94,7 +94,25 @@ def _structure(product: Product, shape: tuple[int, int, int], opset: int) -> onn
     stand_in = copy.deepcopy(product)
     generator = torch.Generator().manual_seed(0)
     for tensor in stand_in.state_dict().values():
-        tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+        if tensor.is_floating_point():  # whole numbers count and point: the graph hangs on them
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+    # The optimiser works out what hangs on weights alone, such as one in another shape: where that
+    # loses a weight, the graph is taken as it is.
+    model, lost = _exported(stand_in, shape, opset, optimize=True)
+    if lost:
+        model, lost = _exported(stand_in, shape, opset, optimize=False)
+    if lost:
+        raise TinygrowError(
+            f"PyTorch {torch.__version__} changed {lost[0]!r} while exporting; use a version that"
+            " tinygrow was tested with (requirements.lock)"
+        )
+    return model
+
+
+def _exported(
+    stand_in: Product, shape: tuple[int, int, int], opset: int, *, optimize: bool
+) -> tuple[onnx.ModelProto, list[str]]:
+    """Return the graph, and the tensors of the network that are not in it as they were."""
     example = torch.zeros(2, *shape, dtype=torch.uint8)
     try:
         with _quiet():
@@ -102,7 +120,7 @@ def _structure(product: Product, shape: tuple[int, int, int], opset: int) -> onn
                 stand_in,
                 (example,),
                 dynamo=True,
-                optimize=True,
+                optimize=optimize,
                 verbose=False,
                 external_data=False,
                 opset_version=opset,
@@ -119,13 +137,12 @@ def _structure(product: Product, shape: tuple[int, int, int], opset: int) -> onn
     model = onnx.ModelProto()
     model.CopyFrom(program.model_proto)
     written = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    for name, tensor in stand_in.state_dict().items():
-        if name not in written or not np.array_equal(written[name], tensor.numpy()):
-            raise TinygrowError(
-                f"PyTorch {torch.__version__} changed {name!r} while exporting; use a version that"
-                " tinygrow was tested with (requirements.lock)"
-            )
-    return model
+    lost = [
+        name
+        for name, tensor in stand_in.state_dict().items()
+        if name not in written or not np.array_equal(written[name], tensor.numpy())
+    ]
+    return model, lost
 
 
 def _fill(model: onnx.ModelProto, product: Product) -> None:

@@ -14,9 +14,19 @@ from tinygrow.products.gate.subject import Subject
 from tinygrow.products.metadata import contract_of, digest
 
 # What convolutions, pooling, skips and linear layers become; BatchNormalization is folded before.
+# The rest is of users' networks: activations, gates, other norms, attention. Nothing draws random
+# numbers, trains, or hangs on another domain.
 OPERATORS = frozenset(
     {"Add", "AveragePool", "Cast", "Conv", "Flatten", "Gemm", "GlobalAveragePool", "Mul"}
     | {"ReduceMean", "Relu", "Reshape"}
+    | {"Abs", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish"}
+    | {"LeakyRelu", "Log", "Max", "Min", "Mish", "Neg", "PRelu", "Pow", "Reciprocal", "Selu"}
+    | {"Sigmoid", "Softplus", "Softsign", "Sqrt", "Sub", "Swish", "Tanh"}
+    | {"GlobalMaxPool", "MaxPool", "Pad", "Resize"}
+    | {"GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization"}
+    | {"LogSoftmax", "MatMul", "ReduceMax", "ReduceSum", "Softmax"}
+    | {"CastLike", "Concat", "Constant", "ConstantOfShape", "Expand", "Gather", "Identity"}
+    | {"Range", "Shape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
 )
 
 Shape = list[int | str]
