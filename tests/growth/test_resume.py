@@ -62,9 +62,11 @@ def timeless(result: Grown) -> list[Any]:
         ("resnet", {"training": MOMENTUM, "optimizer_state": "pad"}),
         ("mlp", {"training": ADAM, "optimizer_state": "pad", "train_after": "sweep"}),
         ("resnet", {"method": "random", "training": MOMENTUM}),
+        ("resnet", {"method": "net2wider", "training": MOMENTUM, "optimizer_state": "pad"}),
+        ("mlp", {"method": "firefly"}),
         ("mlp", {"method": "none"}),
     ],
-    ids=["plain", "momentum", "adam", "random", "none"],
+    ids=["plain", "momentum", "adam", "random", "net2wider", "firefly", "none"],
 )
 def test_every_point_of_a_growth_can_be_stopped_at(
     tmp_path: Path, kind: str, changes: dict[str, Any], points: int

@@ -62,7 +62,7 @@ def test_the_shipped_file_is_right() -> None:
         ("models.demo.device", 0, "models.demo.device is 0; it must be text"),
         ("models.demo.architecture.kind", "resnets", "one of resnet, mlp; did you mean resnet?"),
         ("models.demo.architecture.kind", "mlp", "architecture.base_width is unknown"),
-        ("models.demo.growth.method", "tinny", "tiny, gradmax, random, none; did you mean tiny?"),
+        ("models.demo.growth.method", "tinny", "random_variance, none; did you mean tiny?"),
         ("models.demo.finetune.epoch", 3, "finetune.epoch is unknown; did you mean epochs?"),
         ("models.demo.export.opset", 17, "export.opset is 17; it must be from 18 to 26"),
         ("models.demo.validate.batch_sizes", [], "validate.batch_sizes is []; it must name at"),

@@ -10,10 +10,7 @@ from pipeline.closure import ROOT
 RESNET = {"kind": "resnet", "base_width": 4, "blocks": [1, 1], "start": 0.25}
 MLP = {"kind": "mlp", "hidden": [16, 8], "start": 0.25}
 
-GRADMAX = {
-    "method": "gradmax",
-    "amplitude": {"normalization": "parametric", "sign": "none", "search": "fixed"},
-}
+GRADMAX = {"method": "gradmax"}
 
 IMAGE_FOLDER = {
     "source": "image_folder",

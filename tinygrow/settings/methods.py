@@ -15,7 +15,7 @@ class Net2WiderSettings:
             training tells them apart.
     """
 
-    noise: float = 0.1
+    noise: float = 0.5
 
     def __post_init__(self) -> None:
         at_least("noise", self.noise, 0)
