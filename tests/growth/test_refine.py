@@ -31,7 +31,7 @@ from tinygrow.growth.signs import both_signs, neuron_signs
 from tinygrow.growth.sites import sites_of
 from tinygrow.growth.surgery import NewUnits, measure_running_statistics, widen
 from tinygrow.growth.transparent import transparent
-from tinygrow.settings.growth import AmplitudeSettings, GrowthSettings, RefinementSettings
+from tinygrow.settings.growth import AmplitudeSettings, RefinementSettings
 from tinygrow.training.loop import Trainer
 
 
@@ -236,9 +236,20 @@ def test_refined_extensions_lower_the_loss_on_fresh_images(method: str, refineme
 def test_settings_name_what_is_wrong() -> None:
     with pytest.raises(TinygrowError, match="candidates"):
         RefinementSettings(candidates=2)
-    with pytest.raises(TinygrowError, match="fan_out"):
-        GrowthSettings(
-            method="gradmax",
-            refinement=RefinementSettings(fan_out="refit"),
-            amplitude=AmplitudeSettings(normalization="parametric", sign="none", search="fixed"),
-        )
+
+
+def test_neurons_that_come_with_their_amplitude_are_left_alone() -> None:
+    refinement = RefinementSettings(fan_out="refit", candidates=2)
+    settings = quick_settings(method="gradmax", refinement=refinement)
+    network, architecture = resnet(middle=(1, 2))
+    trainer = Trainer(network, stream(), settings.training, total_epochs=10.0)
+    site = sites_of(architecture)[1]
+
+    done = extend(network, site, 3, trainer, settings, generator=torch.Generator())
+
+    first, second = site.layers(network)
+    factor = settings.amplitude.fixed_factor
+    assert done.added == 3
+    assert not first.weight[-3:].any()
+    norms = second.weight[:, -3:].transpose(0, 1).flatten(1).norm(dim=1)
+    torch.testing.assert_close(norms, torch.full((3,), factor))

@@ -19,8 +19,8 @@ from tinygrow.growth.statistics import update_moments
 from tinygrow.growth.surgery import NewUnits, measure_running_statistics, widen
 from tinygrow.networks.cost import count_parameters
 from tinygrow.settings.growth import AmplitudeSettings, GrowthSettings
-from tinygrow.training.batches import Batch
 from tinygrow.training.loop import Trainer
+from tinygrow.training.optimizer import Replacement
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Extension:
         amplitude: None where there were no neurons to add.
         added: new units.
         bottleneck_after: Psi^2 measured again, where the method measures it.
+        replaced: parameters of the network that gave way to wider ones.
         seconds_search: wall time.
         seconds_surgery: wall time.
     """
@@ -42,6 +43,7 @@ class Extension:
     amplitude: Amplitude | None = None
     added: int = 0
     bottleneck_after: float | None = None
+    replaced: tuple[Replacement, ...] = ()
     seconds_search: float = 0.0
     seconds_surgery: float = 0.0
 
@@ -87,46 +89,24 @@ def _whole_units(request: Request, units: NewUnits) -> NewUnits | None:
     return units.leading(kept) if kept else None
 
 
-def extend(
-    network: nn.Module,
-    site: Site,
-    count: int,
-    trainer: Trainer,
-    settings: GrowthSettings,
-    *,
-    generator: torch.Generator,
-) -> Extension:
-    """Add up to `count` neurons at a site, in place, and tell the trainer (tiny.md 1.13).
+def add_neurons(request: Request, alike: Sequence[nn.Module] = ()) -> Extension:
+    """Add up to `request.count` neurons at a site of `request.network`, in place (tiny.md 1.13).
+
+    Any network of plain `torch.nn` layers will do, and any way of training it: an optimiser follows
+    by `pad_optimizer(optimizer, extension.replaced)`.
 
     Args:
-        network: the trainer's.
-        site: where.
-        count: neurons wanted.
-        trainer: gives images; its optimiser, moving average and batch size follow.
-        settings: of growth.
-        generator: for random choices.
+        request: network, site, neurons, images, settings.
+        alike: networks of the same layers, such as moving averages, that are widened as well.
     """
-    stream, statistics = trainer.stream, settings.statistics
-
-    def sample(images: int) -> Sequence[Batch]:
-        return stream.sample(images, statistics.batch_size)
-
-    request = Request(
-        network=network,
-        site=site,
-        count=count,
-        sample=sample,
-        available=len(stream),
-        settings=settings,
-        generator=generator,
-    )
+    network, site, settings = request.network, request.site, request.settings
+    statistics, smoothing = settings.statistics, settings.training.label_smoothing
     proposal, units, amplitude_settings = propose(request)
     if units is None:
         return Extension(site, proposal)
 
     started = time.perf_counter()
-    smoothing = settings.training.label_smoothing
-    images = list(sample(settings.amplitude.images))  # looked at once for each amplitude
+    images = list(request.sample(settings.amplitude.images))  # looked at once for each amplitude
     if proposal.settled is not None:
         amplitude = settled_amplitude(network, site, units, proposal.factor, images, smoothing)
     else:
@@ -137,25 +117,66 @@ def extend(
         return Extension(site, proposal, amplitude, seconds_search=seconds_search)
 
     started = time.perf_counter()
-    before = count_parameters(network)
     added = len(amplitude.units)
-    replaced = widen(network, site, amplitude.units)
     kept = amplitude.rejected or proposal.keeps_function
     measured = (site, added) if kept else None
     copied = kept and amplitude.units.copies is not None  # with the statistics
-    if not copied:
-        measure_running_statistics(network, images, measured)
-    trainer.adopt(replaced, settings.optimizer_state)
-    if trainer.average is not None:
-        widen(trainer.average, site, amplitude.units)
+    replaced: list[Replacement] = []
+    for wider in (network, *alike):
+        replacements = widen(wider, site, amplitude.units)
+        replaced = replaced or replacements
         if not copied:
-            measure_running_statistics(trainer.average, images, measured)
-    if settings.batch_growth == "sqrt_parameters":
-        trainer.batch_size *= (count_parameters(network) / before) ** 0.5
+            measure_running_statistics(wider, images, measured)
     after = None
     if proposal.bottleneck is not None:
         moments = update_moments(network, site, proposal.update_batches, statistics, smoothing)
         delta = once(best_update, moments.S1, moments.M, settings.solver.relative_cut)
         after = bottleneck(moments.power, moments.M, delta)
-    seconds_surgery = time.perf_counter() - started
-    return Extension(site, proposal, amplitude, added, after, seconds_search, seconds_surgery)
+    return Extension(
+        site,
+        proposal,
+        amplitude,
+        added,
+        after,
+        tuple(replaced),
+        seconds_search,
+        time.perf_counter() - started,
+    )
+
+
+def extend(
+    network: nn.Module,
+    site: Site,
+    count: int,
+    trainer: Trainer,
+    settings: GrowthSettings,
+    *,
+    generator: torch.Generator,
+) -> Extension:
+    """Add up to `count` neurons at a site, in place, and tell the trainer (see `add_neurons`).
+
+    Args:
+        network: the trainer's.
+        site: where.
+        count: neurons wanted.
+        trainer: gives images; its optimiser, moving average and batch size follow.
+        settings: of growth.
+        generator: for random choices.
+    """
+    stream = trainer.stream
+    request = Request(
+        network=network,
+        site=site,
+        count=count,
+        sample=lambda images: stream.sample(images, settings.statistics.batch_size),
+        available=len(stream),
+        settings=settings,
+        generator=generator,
+    )
+    before = count_parameters(network)
+    done = add_neurons(request, () if trainer.average is None else (trainer.average,))
+    if done.added:
+        trainer.adopt(done.replaced, settings.optimizer_state)
+        if settings.batch_growth == "sqrt_parameters":
+            trainer.batch_size *= (count_parameters(network) / before) ** 0.5
+    return done
