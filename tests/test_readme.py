@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
     *sorted(ROOT.glob("*/README.md")),
+    *sorted(ROOT.glob("docs/*.md")),
     *sorted(ROOT.glob("docs/results/**/*.md")),
 ]
 
@@ -21,6 +22,26 @@ def test_the_code_for_researchers_runs(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out.startswith("bottleneck ")
     site, network = names["site"], names["network"]
     assert site.layers(network)[0].out_features == 16 + 4  # type: ignore[attr-defined]
+
+
+def test_the_code_for_a_network_of_ones_own_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/growing.md").read_text(), re.DOTALL)
+    assert len(code.splitlines()) <= 34
+    names: dict[str, object] = {}
+    exec(code, names)
+    model, found = names["model"], names["found"]
+    assert [site.name for site in found] == ["0", "4"]  # type: ignore[attr-defined]
+    assert (model[0].out_channels, model[4].out_channels) == (4, 10)  # type: ignore[index]
+    assert "\n0 2 " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_of_code_that_are_named_are_there(page: Path) -> None:
+    for folder, names in re.findall(
+        r"`((?:tinygrow|pipeline|benchmarks|tests)/(?:\w+/)*)([\w{},]+)\.py`", page.read_text()
+    ):
+        for name in names.strip("{}").split(","):
+            assert (ROOT / folder / f"{name}.py").exists(), f"{folder}{name}.py"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
