@@ -29,9 +29,7 @@ def in_parallel(network: nn.Module) -> Iterator[nn.Module]:
         yield network
         return
     device = next(network.parameters()).device
-    yield DistributedDataParallel(
-        network, device_ids=[device] if device.type == "cuda" else None
-    )
+    yield DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
 
 
 def same_buffers(*networks: nn.Module | None) -> None:
