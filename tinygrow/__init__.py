@@ -28,6 +28,7 @@ _HOMES = {
     "gradmax_neurons": "tinygrow.growth.bottleneck",
     "choose_amplitude": "tinygrow.growth.amplitude",
     "widen": "tinygrow.growth.surgery",
+    "joined": "tinygrow.distributed",
     "grow": "tinygrow.growth.grow",
     "finetune": "tinygrow.training.finetune",
     "GrowthSettings": "tinygrow.settings.growth",

@@ -102,7 +102,7 @@ class TestOwnDevice:
         own_device("auto", 3, told.append)
         own_device("auto", 2, told.append)
         assert told == [
-            "the settings ask for 3 processes; 2 work here",
+            "processes is 3 in the settings; here work 2",
             "cuda:1 is taken by another run; sharing it",
         ]
 
