@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from pipeline import params, stopping
 from pipeline.closure import ROOT
-from tinygrow.distributed import alone, announced, joined, of_first, processes
+from tinygrow.distributed import LostError, alone, announced, joined, of_first, processes
 from tinygrow.errors import TinygrowError
 from tinygrow.observer import Observer
 from tinygrow.state.stop import Stop, StopRequest
@@ -29,6 +29,8 @@ SECONDS_TO_FAIL = 1.0
 """After the first process that fails, for the others to say what they have to say."""
 SECONDS_TO_STOP = 300.0
 """After a request to stop, for the first process to save its state."""
+SECONDS_TO_FOLLOW = 10.0
+"""After the first process is lost, for those behind it to be ended with nothing to say."""
 SECONDS_BEHIND = 2.0
 """By which another process's error follows the first one's, which often is the same."""
 
@@ -79,15 +81,18 @@ def run(command: Sequence[str], count: int, started_by: list[int] | None = None)
         with stopping.requests(started_by) as stop:
             stop.immediate = False
             for rank in range(count):
-                # Groups of their own: Ctrl-C reaches them by this process alone.
-                environment = _environment(rank, count, store.port)
-                started.append(subprocess.Popen(command, env=environment, process_group=0))
+                started.append(_start(command, _environment(rank, count, store.port)))
             return _watch(started, stop)
     finally:
         for process in started:
             if process.poll() is None:
                 process.kill()
             process.wait()
+
+
+def _start(command: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    # A group of its own: Ctrl-C reaches it by the process that waits for it alone.
+    return subprocess.Popen(command, env=environment, process_group=0)
 
 
 def _watch(started: Sequence[subprocess.Popen[bytes]], stop: StopRequest) -> int:
@@ -188,6 +193,9 @@ def member(
             host, process = of_first((socket.gethostname(), os.getpid()))
             follower.first = process if host == socket.gethostname() else None
             yield Observer(), None
+    except LostError:
+        time.sleep(SECONDS_TO_FOLLOW)
+        raise
     except Exception as error:
         time.sleep(SECONDS_BEHIND)
         if isinstance(error, TinygrowError):

@@ -32,6 +32,7 @@ _HOMES = {
     "Request": "tinygrow.growth.neurons.proposal",
     "add_neurons": "tinygrow.growth.extend",
     "pad_optimizer": "tinygrow.training.optimizer",
+    "joined": "tinygrow.distributed",
     "grow": "tinygrow.growth.grow",
     "finetune": "tinygrow.training.finetune",
     "GrowthSettings": "tinygrow.settings.growth",

@@ -32,6 +32,10 @@ SECONDS_OF_PATIENCE = 3600.0
 T = TypeVar("T")
 
 
+class LostError(TinygrowError):
+    """Another process is gone, or does not answer; what it said tells why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Processes:
     """The processes that work together, seen from one of them.
@@ -94,7 +98,7 @@ def joined(seconds: float = SECONDS_OF_PATIENCE) -> Iterator[Processes]:
         seconds: to wait for the others before that is an error.
 
     Raises:
-        TinygrowError: the others do not come, or are lost on the way.
+        LostError: the others do not come, or end on the way.
     """
     global _current
     group = announced()
@@ -109,9 +113,8 @@ def joined(seconds: float = SECONDS_OF_PATIENCE) -> Iterator[Processes]:
     except RuntimeError as error:
         if not _is_of_connection(error):
             raise
-        raise TinygrowError(
-            f"process {group.rank} of {group.count} has lost the others"
-            f" ({next(iter(str(error).splitlines()), '')}); see what they said"
+        raise LostError(
+            f"process {group.rank} of {group.count} has lost the others; see what they said"
         ) from error
     finally:
         _current = Processes()

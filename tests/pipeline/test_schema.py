@@ -60,6 +60,8 @@ def test_the_shipped_file_is_right() -> None:
         ("models.demo.seed", -1, "models.demo.seed is -1; it must be from 0 to 4294967295"),
         ("models.demo.seed", 2**32, "models.demo.seed is 4294967296; it must be from 0 to"),
         ("models.demo.device", 0, "models.demo.device is 0; it must be text"),
+        ("models.demo.processes", -1, "models.demo.processes is -1; it must be from 0 to 1024"),
+        ("models.demo.processes", "two", "models.demo.processes is 'two'; it must be a whole"),
         ("models.demo.architecture.kind", "resnets", "one of resnet, mlp; did you mean resnet?"),
         ("models.demo.architecture.kind", "mlp", "architecture.base_width is unknown"),
         ("models.demo.growth.method", "tinny", "random_variance, none; did you mean tiny?"),

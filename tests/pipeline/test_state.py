@@ -75,7 +75,8 @@ def test_code_and_device_make_other_work(folder: Path) -> None:
     old = json.loads(json.dumps(now))
     old["code"]["tinygrow/growth/extend.py"] = "another digest"
     old["device"] = "cuda"
-    assert state.differences(old, now) == ["tinygrow/growth/extend.py", "device"]
+    old["processes"] = 2
+    assert state.differences(old, now) == ["tinygrow/growth/extend.py", "device", "processes"]
 
 
 def test_experiments_in_a_temporary_copy_share_the_repository_s_states(

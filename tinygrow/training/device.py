@@ -61,7 +61,7 @@ def own_device(name: str, asked: int, say: Callable[[str], None]) -> torch.devic
     """
     group = processes()
     if asked not in (0, group.count):
-        say(f"the settings ask for {asked} processes; {group.count} work here")
+        say(f"processes is {asked} in the settings; here work {group.count}")
     if group.count == 1:
         return pick_device(name, say)
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):

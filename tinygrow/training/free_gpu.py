@@ -12,8 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 _held: list[int] = []  # open files, for the life of the process
 
 
@@ -32,6 +30,8 @@ class Gpu:
 
 def visible_gpus() -> list[Gpu]:
     """Return the GPUs that PyTorch sees here."""
+    import torch  # what waits for a lock need not load it
+
     gpus = []
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
