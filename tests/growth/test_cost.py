@@ -26,6 +26,7 @@ from tinygrow.growth.sites import Site, sites_of
 from tinygrow.networks.build import build_network
 from tinygrow.networks.cost import count_multiply_adds, count_parameters
 from tinygrow.settings.growth import AmplitudeSettings, GrowthSettings, StatisticsSettings
+from tinygrow.settings.plan import UntilSettings, WhenSettings, WhereSettings
 from tinygrow.training.loop import Trainer
 
 
@@ -239,3 +240,66 @@ def test_nothing_is_added_where_the_start_is_the_end() -> None:
     plan = plan_cost(start, start, quick_settings(), 96)
     assert plan.begin == plan.end == start
     assert [v.extension for v in plan.visits] == [None] * 6
+
+
+# --- plans that are decided on the way cost this much at most
+
+
+def test_waiting_is_counted_at_its_longest() -> None:
+    when = WhenSettings(trigger="plateau", max_epochs=1.5)
+    whole, closed = plan_of(quick_settings(when=when)), plan_of(quick_settings())
+    trained = [visit.training_images for visit in whole.visits]
+    assert trained == [2 * 3 * 48, *[3 * 48] * 5]  # with the time before the first
+    assert [v.extension for v in whole.visits] == [v.extension for v in closed.visits]
+    assert whole.at_most
+    assert not closed.at_most
+    # What is done may have taken less time than it might have.
+    rest = plan_of(quick_settings(when=when), done_visits=4, done_images=1)
+    assert rest.visits == whole.visits[4:]
+
+
+@pytest.mark.parametrize("method", ["tiny", "random"])
+def test_a_choice_costs_the_moments_of_all_sites(method: str) -> None:
+    greedy = WhereSettings(order="greedy", candidates=1)
+    plain, chosen = (plan_of(settings_of(method, where=w)) for w in (WhereSettings(), greedy))
+    tiny = plan_of(settings_of("tiny"))
+    first, alone = chosen.visits[0].extension, plain.visits[0].extension
+    both = [visit.extension for visit in tiny.visits[:2]]
+    assert first is not None
+    assert alone is not None
+    costs = [cost for cost in both if cost is not None]
+    # The second site is a little wider by its own visit than in the choice before the first.
+    assert first.solve == pytest.approx(alone.solve + sum(c.solve for c in costs), rel=0.05)
+    assert first.statistics == pytest.approx(
+        alone.statistics + sum(c.statistics for c in costs), rel=0.05
+    )
+    assert first.search == pytest.approx(alone.search + sum(c.search for c in costs) / 2, rel=0.1)
+    assert first.surgery == alone.surgery
+    assert chosen.visits[-1].extension == plain.visits[-1].extension  # one site is left: no choice
+
+
+def test_budgets_alone_cost_nothing_but_may_end_growth() -> None:
+    plan = plan_of(quick_settings(until=UntilSettings(parameters=5)))
+    assert plan.visits == plan_of(quick_settings()).visits
+    assert plan.at_most
+
+
+def test_an_open_growth_costs_no_more_than_is_said() -> None:
+    settings = quick_settings(
+        where=WhereSettings(order="greedy", candidates=0, images=32),
+        until=UntilSettings(multiply_adds=30_000),
+    )
+    network, start = resnet()
+    rows = grow(
+        network,
+        start,
+        replace(start, middle_widths=(4, 8)),
+        stream(),
+        patterns(30, seed=2),
+        settings,
+    ).rows
+    plan = plan_of(settings)
+    images = sum(v.extension.statistics_images for v in plan.visits if v.extension is not None)
+    assert rows[-1].statistics_images <= images
+    assert rows[-1].images_seen <= sum(v.training_images for v in plan.visits)
+    assert sum(row.multiply_adds for row in rows) <= plan.evaluation

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from tinygrow.architecture import final_architecture, seed_architecture
 from tinygrow.errors import TinygrowError
-from tinygrow.growth.schedule import neurons_per_extension, visits
+from tinygrow.growth.schedule import neurons_per_extension, visits, whole
 from tinygrow.settings.network import ResNetSettings
 
 
@@ -84,3 +84,56 @@ def test_every_sweep_visits_every_site_in_order_of_depth() -> None:
         (3, 0, 4, False),
         (3, 1, 8, True),
     ]
+
+
+# --- widths kept to multiples
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.integers(0, 12)), min_size=1, max_size=3),
+    st.integers(1, 9),
+    st.integers(2, 9),
+)
+def test_every_visit_reaches_a_multiple_and_the_last_the_end(
+    starts_and_more: list[tuple[int, int]], extensions: int, multiple: int
+) -> None:
+    start = [s for s, _ in starts_and_more]
+    # The next multiple, and so many more; or nothing to add.
+    final = [-(-s // multiple) * multiple + n * multiple if n else s for s, n in starts_and_more]
+    widths = list(start)
+    added: list[list[int]] = [[] for _ in start]
+    for visit in visits(start, final, extensions, multiple):
+        exact = start[visit.index] + (final[visit.index] - start[visit.index]) * (
+            visit.sweep / extensions
+        )
+        assert exact - 1e-9 <= visit.target < exact + multiple + 1e-9
+        if visit.target > widths[visit.index]:
+            assert visit.target % multiple == 0
+        added[visit.index].append(visit.target - widths[visit.index])
+        widths[visit.index] = visit.target
+    assert widths == final
+    assert all(n >= 0 for site in added for n in site)
+    largest = neurons_per_extension(start, final, extensions, multiple)
+    assert largest == tuple(max(site) for site in added)
+
+
+def test_a_multiple_of_one_is_the_papers_plan() -> None:
+    assert list(visits([1, 2], [4, 8], 3, 1)) == list(visits([1, 2], [4, 8], 3))
+    with pytest.raises(TinygrowError, match="extensions is 5"):
+        list(visits([1, 2], [4, 8], 5, 1))
+
+
+def test_final_widths_that_are_no_multiples_are_named() -> None:
+    with pytest.raises(
+        TinygrowError, match="width_multiple is 8, of which the final widths 12, 20 are no"
+    ):
+        neurons_per_extension([4, 4, 4, 5], [12, 20, 16, 5], 3, 8)
+    assert neurons_per_extension([4, 5], [16, 5], 3, 8) == (8, 0)  # 4, 8, 16
+
+
+@pytest.mark.parametrize(
+    ("width", "count", "neurons"),
+    [(5, 3, 3), (5, 2, 0), (5, 12, 11), (8, 7, 0), (8, 8, 8), (5, 0, 0), (8, 0, 0)],
+)
+def test_neurons_that_make_a_width_whole(width: int, count: int, neurons: int) -> None:
+    assert whole(width, count, 8) == neurons

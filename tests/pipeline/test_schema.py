@@ -65,6 +65,8 @@ def test_the_shipped_file_is_right() -> None:
         ("models.demo.architecture.kind", "resnets", "one of resnet, mlp; did you mean resnet?"),
         ("models.demo.architecture.kind", "mlp", "architecture.base_width is unknown"),
         ("models.demo.growth.method", "tinny", "random_variance, none; did you mean tiny?"),
+        ("models.demo.growth.when.trigger", "x", "one of every, plateau, significant"),
+        ("models.demo.growth.where.width_multiple", 16, "of which the final widths 8 are no"),
         ("models.demo.finetune.epoch", 3, "finetune.epoch is unknown; did you mean epochs?"),
         ("models.demo.export.opset", 17, "export.opset is 17; it must be from 18 to 26"),
         ("models.demo.validate.batch_sizes", [], "validate.batch_sizes is []; it must name at"),

@@ -66,6 +66,34 @@ def test_the_commands_make_a_model(
     assert len(run("predict", "--provider", "cpu", *samples).splitlines()) == len(samples) > 0
 
 
+def test_growth_whose_plan_is_open_makes_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tiny_params(
+        tmp_path,
+        RESNET,
+        where={"order": "greedy", "candidates": 0, "images": 200},
+        when={"trigger": "plateau", "max_epochs": 0.2},
+        until={"parameters": 1300},
+    )
+    run("download", "digits")
+    told = run("grow", "demo")
+    assert "growth ends: no further neurons fit into the budget under until" in told
+    assert "at most about" in told
+    for stage in STAGES[1:]:
+        run(stage, "demo")
+
+    log = rows(paths.growth_table("demo"))
+    assert 1200 < int(log[-1]["parameters"]) <= 1300
+    assert log[-1]["widths"] != "4 8"
+    alone = [row for row in log[1:] if not row["site"]]
+    assert alone
+    assert {(row["sweep"], row["width_after"]) for row in alone} == {("0", "")}
+    assert all(row["train_loss"] for row in alone)
+    assert paths.report_page("demo").is_file()
+
+
 def test_a_number_of_extensions_that_does_not_divide_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,16 +64,19 @@ def write_tiny_params(folder: Path, architecture: dict[str, Any], **growth: Any)
     Args:
         folder: to write to.
         architecture: of the model.
-        growth: settings of growth to change; those of its `amplitude` that are to change.
+        growth: settings of growth to change; of a section of it, those that are to change.
     """
     tree = read_demo()
     tree["data"]["digits"]["size"] = 8
     demo = tree["models"]["demo"]
     demo["device"] = "cpu"
     demo["architecture"] = architecture
-    amplitude = demo["growth"]["amplitude"] | {"images": 100} | growth.pop("amplitude", {})
-    demo["growth"] |= {"extensions": 3, "epochs_between": 0.1, "amplitude": amplitude} | growth
+    demo["growth"] |= {"extensions": 3, "epochs_between": 0.1}
     demo["growth"]["statistics"] |= {"min_images": 100, "max_images": 200}
+    demo["growth"]["amplitude"] |= {"images": 100}
+    for name, value in growth.items():
+        old = demo["growth"][name]
+        demo["growth"][name] = old | value if isinstance(old, dict) else value
     demo["finetune"] |= {"epochs": 2}
     demo["validate"] |= {"batch_sizes": [1, 3]}
     write_params(folder, tree)

@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,17 @@ def test_a_run_that_never_grew_has_no_extensions(make_history) -> None:
     quiet = make_history(method="none")
     assert quiet.extensions == ()
     assert len(quiet.growth) == 17
+
+
+def test_layers_are_counted_by_depth_where_each_was_visited(history: History) -> None:
+    assert history.layers == ("depth", (2, 4, 7, 9))
+    # A budget ended growth before the third site had its first visit.
+    short = replace(history, growth=history.growth[:3])
+    assert short.depths == (2, 4)
+    assert short.layers == ("layer", (1, 2, 3, 4))
+    # Training alone has no depth.
+    waiting = replace(history.growth[1], depth=None, width_after=math.nan)
+    assert len(replace(history, growth=(*history.growth, waiting)).extensions) == 16
 
 
 def test_details_keep_their_spectrum_and_ignore_further_keys(history: History) -> None:

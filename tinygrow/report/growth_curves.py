@@ -37,20 +37,20 @@ def draw_widths(history: History) -> Figure | None:
 
 
 def draw_widths_on(ax: Axes, history: History) -> None:
-    """Draw a step line for every depth; depths that end at one width share a label."""
+    """Draw a step line for every layer; those that end at one width share a label."""
     rows = history.growth
     times = [r.extension for r in rows]
     room = times[-1] + max(1, times[-1] // 40)
-    depths = history.depths
+    noun, numbers = history.layers
     ends: dict[int, list[int]] = {}
-    for i in range(len(depths)):
+    for i in range(len(numbers)):
         widths = [r.widths[i] for r in rows]
         # The last step would hide in the frame without a point behind it.
         ax.step(
             [*times, room],
             [*widths, widths[-1]],
             where="post",
-            color=ramp(i, len(depths)),
+            color=ramp(i, len(numbers)),
             linewidth=1.5,
         )
         ends.setdefault(widths[-1], []).append(i)
@@ -66,7 +66,8 @@ def draw_widths_on(ax: Axes, history: History) -> None:
     labels = [
         (
             float(width),
-            ("depths " if len(group) > 1 else "depth ") + ", ".join(str(depths[i]) for i in group),
+            (f"{noun}s " if len(group) > 1 else f"{noun} ")
+            + ", ".join(str(numbers[i]) for i in group),
             INK,
         )
         for width, group in ends.items()

@@ -172,6 +172,17 @@ class History:
         return tuple(sorted({r.depth for r in self.growth if r.depth is not None}))
 
     @property
+    def layers(self) -> tuple[str, tuple[int, ...]]:
+        """What the growable layers are counted by, and the number of each, in order of depth.
+
+        By depth where each was visited; a budget may end growth before that.
+        """
+        count = len(self.growth[0].widths)
+        if len(self.depths) == count:
+            return "depth", self.depths
+        return "layer", tuple(range(1, count + 1))
+
+    @property
     def growth_epochs(self) -> float:
         """Epochs of training in growth."""
         return self.growth[-1].epochs

@@ -132,9 +132,8 @@ def latency_rows(sidecar: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def width_rows(history: History) -> list[tuple[str, int, int]]:
     """Return name, seed width and final width of every growable layer."""
     first, last = history.growth[0].widths, history.growth[-1].widths
-    names = [f"depth {d}" for d in history.depths]
-    if len(names) != len(first):
-        names = [f"layer {i + 1}" for i in range(len(first))]
+    noun, numbers = history.layers
+    names = [f"{noun} {number}" for number in numbers]
     return list(zip(names, first, last, strict=True))
 
 

@@ -124,8 +124,9 @@ class Plan:
     def _cut(self, visit: Visit, progress: Progress, evidence: Evidence) -> Visit | None:
         """Return the visit with the neurons that fit into the budgets; None where none do."""
         width = progress.widths[visit.index]
-        count = evidence.fitting(visit)
-        if count < visit.target - width:
+        wanted = visit.target - width
+        count = min(wanted, evidence.fitting(visit))
+        if count < wanted:
             count = whole(width, count, self.settings.where.width_multiple)
         return replace(visit, target=width + count) if count else None
 
