@@ -37,12 +37,13 @@ class Copies:
 
 @dataclass(frozen=True, slots=True)
 class NewUnits:
-    """Weights of K new hidden units, in the layers' own shapes.
+    """Weights of K new hidden units.
 
     Attributes:
         fan_in: (K, C_in, kh, kw) or (K, in_features).
         bias: (K,), or None where the first layer has no bias.
-        fan_out: (C_out, K, kh, kw) or (out_features, K).
+        fan_out: (C_out, K, kh, kw), (out_features, K), or (out_features, K, T) where a map of T
+            positions is flattened before a linear layer, which reads each of them (`columns`).
         offset: shift of what the activation reads, whatever the units are scaled by. PyTorch's
             ReLU has gradient 0 at 0, so that units whose fan-in is zero would never learn without.
         rescale: (old width,) factors of the existing units' fan-out; None: it stays.
@@ -60,6 +61,11 @@ class NewUnits:
 
     def __len__(self) -> int:
         return len(self.fan_in)
+
+    @property
+    def columns(self) -> torch.Tensor:
+        """The fan-out as the columns of the second layer's weight, channel-major."""
+        return self.fan_out.flatten(1) if self.fan_out.ndim == 3 else self.fan_out
 
     def scaled(self, fan_in: float, fan_out: float) -> "NewUnits":
         """Return units with fan-in (and bias) and fan-out multiplied."""
@@ -97,11 +103,17 @@ def as_neurons(units: NewUnits) -> Neurons:
     return Neurons(alpha, omega, none, none)
 
 
+def fan_out_of(first: Layer, second: Layer) -> torch.Tensor:
+    """Return the weights of `second` unit by unit of `first`, shaped as `NewUnits.fan_out` is."""
+    weight, width = second.weight.detach(), first.weight.shape[0]
+    return weight if weight.shape[1] == width else weight.unflatten(1, (width, -1))
+
+
 def copied_units(
     first: Layer, second: Layer, copies: Copies, rescale: torch.Tensor | None
 ) -> NewUnits:
     """Return units that are copies of existing ones, which keep `rescale` of their fan-out."""
-    source, weight = copies.source, second.weight.detach()
+    source, weight = copies.source, fan_out_of(first, second)
     share = copies.share.to(weight.dtype).reshape(1, -1, *[1] * (weight.ndim - 2))
     return NewUnits(
         fan_in=first.weight.detach()[source],
@@ -116,8 +128,9 @@ def copied_units(
 def widen(network: nn.Module, site: Site, units: NewUnits) -> list[Replacement]:
     """Append the units to the site, in place; old weights keep their values and positions.
 
-    Only where the units say so, the old fan-out is rescaled. New BatchNorm channels get weight 1,
-    the units' offset as bias and running statistics 0 and 1: measure them with
+    Only where the units say so, the old fan-out is rescaled; the optimiser's state of it stays, as
+    a part of a fan-out has the gradient of the whole. New BatchNorm channels get weight 1, the
+    units' offset as bias and running statistics 0 and 1: measure them with
     `measure_running_statistics` before any evaluation. Those of copies take all of it over.
 
     Args:
@@ -143,7 +156,7 @@ def widen(network: nn.Module, site: Site, units: NewUnits) -> list[Replacement]:
         units = copied_units(first, second, units.copies, units.rescale)
     replaced = [
         _grow(first, "weight", units.fan_in, 0),
-        _grow(second, "weight", units.fan_out, 1, units.rescale),
+        _grow(second, "weight", units.columns, 1, units.rescale),
     ]
     if first.bias is not None:
         bias = units.layer_bias(site)
@@ -158,17 +171,19 @@ def widen(network: nn.Module, site: Site, units: NewUnits) -> list[Replacement]:
     else:
         second.in_features += count
     if norm is not None:
-        replaced += _widen_norm(norm, units)
+        replaced += _widen_norm(norm, count, units)
     return replaced
 
 
-def _widen_norm(norm: nn.Module, units: NewUnits) -> list[Replacement]:
+def _widen_norm(norm: nn.Module, count: int, units: NewUnits) -> list[Replacement]:
     assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
-    source = None if units.copies is None else units.copies.source
-    norm.num_features += len(units)
+    norm.num_features += count
 
     def channels(old: torch.Tensor, value: float) -> torch.Tensor:
-        return old.new_full((len(units),), value) if source is None else old.detach()[source]
+        if units.copies is None:
+            return old.new_full((count,), value)
+        of_units = old.detach().unflatten(0, (-1, count // len(units)))
+        return of_units[units.copies.source].flatten()
 
     replaced = []
     if norm.affine:
@@ -191,7 +206,9 @@ def _grow(
     old = module.get_parameter(name)
     kept = old.detach()
     if rescale is not None:
-        factors = rescale.to(old.device, old.dtype)
+        factors = rescale.to(old.device, old.dtype).repeat_interleave(
+            old.shape[dim] // len(rescale)
+        )
         kept = kept * factors.reshape(*[1] * dim, -1, *[1] * (old.ndim - dim - 1))
     wider = torch.cat([kept, addition.to(old.device, old.dtype)], dim)
     if wider.ndim == 4 and old.is_contiguous(memory_format=torch.channels_last):

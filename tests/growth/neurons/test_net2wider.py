@@ -5,13 +5,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from tests.growth.neurons.scenes import request, trained
 from tests.growth.scenes import conv_pair, linear_pair, quick_settings, site_of
 from tinygrow.growth.extend import extend
 from tinygrow.growth.neurons.net2wider import propose
 from tinygrow.growth.sites import sites_of
-from tinygrow.growth.surgery import widen
+from tinygrow.growth.surgery import Copies, copied_units, widen
 from tinygrow.settings.growth import GrowthSettings
 from tinygrow.settings.methods import MethodsSettings, Net2WiderSettings
 from tinygrow.settings.training import TrainingSettings
@@ -28,7 +30,7 @@ def test_copies_share_the_fan_out_of_the_neuron_they_copy(kind: str, noise: floa
     network, (x, y) = linear_pair() if kind == "linear" else conv_pair(normed=kind == "normed")
     if kind == "normed":
         for parameter in network.norm.parameters():
-            torch.nn.init.normal_(parameter)
+            nn.init.normal_(parameter)
     network(x)  # gives running statistics
     old, x = network.first.weight.shape[0], 2.0 * x  # of which these images have others
     site, wide = site_of(network), copy.deepcopy(network)
@@ -98,3 +100,18 @@ def test_the_moving_average_copies_its_own_neurons() -> None:
         assert torch.equal(first[2:], first[source])
     live, average = (site.layers(n)[0].weight for n in (trainer.network, trainer.average))
     assert not torch.equal(live, average)
+
+
+def test_copies_of_a_channel_that_is_flattened_take_over_each_of_its_positions() -> None:
+    first, second = nn.Conv2d(2, 3, 1), nn.Linear(3 * 4, 5)
+    copies = Copies(torch.tensor([1, 1]), torch.tensor([0.25, 0.5]))
+    rescale = torch.tensor([1.0, 0.25, 1.0])
+    x = torch.randn(7, 2, 2, 2)
+
+    units = copied_units(first, second, copies, rescale)
+
+    assert units.fan_out.shape == (5, 2, 4)
+    h = torch.cat([first(x), F.conv2d(x, units.fan_in, units.bias)], 1).flatten(1)
+    kept = second.weight * rescale.repeat_interleave(4)
+    outputs = F.linear(h, torch.cat([kept, units.columns], 1), second.bias)
+    torch.testing.assert_close(outputs, second(first(x).flatten(1)))

@@ -66,7 +66,7 @@ def test_the_neurons_minimise_the_objective(count: int) -> None:
     alpha, omega = found.alpha.requires_grad_(), found.omega.requires_grad_()
     value = objective(alpha, omega, S, N, E)
     power = float(found.singular_values.square().sum())
-    assert -2 * float(value) == pytest.approx(power, rel=1e-10)
+    assert -2 * float(value.detach()) == pytest.approx(power, rel=1e-10)
     for gradient in torch.autograd.grad(value, [alpha, omega]):
         assert float(gradient.abs().max()) < 1e-8
     # Of all products of this rank the best, by Eckart and Young: root and SVD of the whole thing.
