@@ -185,7 +185,8 @@ def one_run(
     device = images.train.device
     network = build_network(start, seed).to(device, memory_format=torch.channels_last)
     stream = TrainingStream(images.train, settings.training.augmentation, seed)
-    where, began = surroundings(device), time.perf_counter()
+    # Of the processor: a run may be paused, or share the machine with others.
+    where, began = surroundings(device), time.process_time()
     grown = grow(network, start, final, stream, images.validation, settings, seed=seed)
     rows = grown.rows
     further = FinetuneSettings(
@@ -194,7 +195,7 @@ def one_run(
         training=replace(settings.training, schedule="cosine"),
     )
     done = finetune(grown.network, stream, images.validation, further)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     falls = [
         100.0 * (row.loss_before - row.loss_after) / row.loss_before
         for row in rows
@@ -226,7 +227,6 @@ def one_run(
         "image_passes": rows[-1].images_seen + done.rows[-1].images_seen,
         "statistics_images": rows[-1].statistics_images,
         "seconds": seconds,
-        "seconds_growth": sum(row.seconds - row.seconds_training for row in rows),
         "where": where,
     }
 

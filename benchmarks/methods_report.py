@@ -97,7 +97,7 @@ def markdown(runs: Mapping[str, Sequence[Record]], setup: Record, commands: Sequ
         f"test less {label(REFERENCE)}'s, same seeds",
         "fall of the loss at insertion (%)",
         "images of statistics",
-        "seconds (growth's own)",
+        "processor seconds",
     )
     lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
     for variant, records in runs.items():
@@ -105,7 +105,6 @@ def markdown(runs: Mapping[str, Sequence[Record]], setup: Record, commands: Sequ
         beside = differences(runs, variant, "test_accuracy") if variant != REFERENCE else []
         falls = [statistics.fmean(r["falls"]) for r in records if r["falls"]]
         seconds = statistics.fmean(r["seconds"] for r in records)
-        own = statistics.fmean(r["seconds_growth"] for r in records)
         cells = [
             label(variant),
             str(len(records)),
@@ -115,7 +114,7 @@ def markdown(runs: Mapping[str, Sequence[Record]], setup: Record, commands: Sequ
             _shown(interval(beside), signed=True) if beside else "",
             _shown(interval(falls), signed=True) if falls else "",
             _range([r["statistics_images"] for r in records]),
-            f"{seconds:,.0f} ({own:,.0f})",
+            f"{seconds:,.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     growth, network = setup["growth"], setup["network"]
