@@ -171,7 +171,7 @@ def draw(runs: Mapping[str, Sequence[Record]]) -> tuple[str, bytes]:
         margin = 0.5 * (max(means) - min(means)) + 0.5
         right.set_xlim(min(means) - margin, max(means) + margin)
         right.set_title("Test accuracy (%) after equal further training")
-        right.set_xlabel("large: mean; small: single seeds; bar: 95 % interval, cut at the frame")
+        right.set_xlabel("large: mean; small: single seeds; bar: 95 % interval")
         names = [f"{label(v)} (n = {len(records)})" for v, records in runs.items()]
         right.set_yticks([-i for i in range(len(runs))], names, color=INK)
         right.tick_params(axis="y", length=0)
