@@ -87,8 +87,7 @@ class Setup:
     growth: GrowthSettings = field(
         default_factory=lambda: GrowthSettings(
             extensions=6,
-            epochs_between=1.0,
-            train_after="sweep",
+            epochs_between=0.25,
             batch_growth="constant",
             optimizer_state="pad",
             statistics=StatisticsSettings(max_images=500),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator
 from scipy import stats
@@ -37,6 +38,8 @@ REFERENCE = "tiny"
 """To which the others are compared, seed by seed."""
 
 _MARKERS = "os^Dv<>pPX*hd"
+_EVERY = (3, 4)
+"""First point with a marker and a bar, and the steps to the next: the ends of sweeps of four."""
 
 Record = Mapping[str, Any]
 
@@ -125,7 +128,7 @@ def markdown(runs: Mapping[str, Sequence[Record]], setup: Record, commands: Sequ
         "",
         f"Base width {network['base_width']}, blocks {network['blocks']}, from"
         f" {network['start']:g} of the middle widths in {growth['extensions']} sweeps,"
-        f" {growth['epochs_between']:g} epochs after each, then {setup['further_epochs']} epochs"
+        f" {growth['epochs_between']:g} epochs after each extension, then {setup['further_epochs']} epochs"
         f" with the learning rate falling to zero; {setup['train_images']:,} training,"
         f" {setup['validation_images']:,} validation and {setup['test_images']:,} test images,"
         f" batches of {growth['training']['batch_size']}. Image passes in training:"
@@ -160,11 +163,11 @@ def draw(runs: Mapping[str, Sequence[Record]]) -> tuple[str, bytes]:
         margin = 0.15 * (max(means) - min(means)) + 0.5
         left.set_ylim(min(means) - margin, max(means) + margin)
         left.set_xscale("log")
-        sizes = sorted({round(size) for curve in points.values() for size, _ in curve})
-        left.set_xticks(sizes[:: max(1, len(sizes) // 7)])
+        sizes = [size for curve in points.values() for size, _ in curve]
+        left.set_xticks(np.geomspace(min(sizes), max(sizes), 7))
         left.xaxis.set_major_formatter(FuncFormatter(lambda v, _: short_count(v)))
         left.xaxis.set_minor_locator(NullLocator())
-        left.set_title("Validation accuracy (%) after each sweep and its training")
+        left.set_title("Validation accuracy (%) during growth")
         left.set_xlabel("parameters; bars: 95 % interval of the mean, cut at the frame")
         left.legend(loc="lower right", ncols=2, fontsize=7.5)
         means = [statistics.fmean(r["test_accuracy"] for r in records) for records in runs.values()]
@@ -204,12 +207,19 @@ def _draw_curve(
     shift: float,
 ) -> None:
     x = [size * shift for size, _ in points]  # so that bars do not hide each other
+    if len(points) == 1:  # a network that does not grow
+        ax.errorbar(
+            x, [points[0][1].mean], [points[0][1].half or 0.0], fmt=marker, color=color, label=name
+        )
+        return
     ax.errorbar(
         x,
         [cell.mean for _, cell in points],
         yerr=[cell.half or 0.0 for _, cell in points],
         color=color,
         marker=marker,
+        markevery=_EVERY,
+        errorevery=_EVERY,
         linewidth=1.2,
         elinewidth=0.5,
         label=name,
