@@ -11,13 +11,16 @@ from tests.growth.scenes import CARD, patterns, quick_settings, resnet
 from tests.state.interrupt import run_in_pieces
 from tinygrow.data.prepared import Split
 from tinygrow.growth.bottleneck import best_update, optimal_neurons
+from tinygrow.growth.extend import extend
 from tinygrow.growth.grow import Grown, grow
+from tinygrow.growth.neurons.method import METHODS
 from tinygrow.growth.sites import sites_of
 from tinygrow.growth.statistics import neuron_moments, update_moments
 from tinygrow.settings.growth import StatisticsSettings
 from tinygrow.settings.training import AugmentationSettings
 from tinygrow.state.keeper import Keeper
 from tinygrow.training.batches import DeviceImages, TrainingStream
+from tinygrow.training.loop import Trainer
 
 pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda")
@@ -47,6 +50,22 @@ def map_of_neurons(device: torch.device, index: int) -> torch.Tensor:
 def test_neurons_are_those_of_the_cpu(index: int) -> None:
     ours, theirs = (map_of_neurons(d, index) for d in (CUDA, torch.device("cpu")))
     assert float((ours - theirs).norm() / theirs.norm()) < 1e-3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_extends_there(method: str) -> None:
+    settings = quick_settings(method=method)
+    network, architecture = resnet(middle=(2, 2))
+    augmentation = AugmentationSettings(crop_padding=1, flip=False)
+    own = TrainingStream(on_gpu(patterns(96, seed=1)), augmentation, seed=0)
+    trainer = Trainer(network.to(CUDA), own, settings.training, total_epochs=2.0)
+    trainer.train(0.5)
+    for site in sites_of(architecture):
+        generator = torch.Generator().manual_seed(0)
+        done = extend(trainer.network, site, COUNT, trainer, settings, generator=generator)
+        assert done.added == COUNT
+    trainer.train(0.5)
+    assert all(t.is_cuda for t in trainer.network.state_dict().values())
 
 
 def grown(keeper: Keeper) -> Grown:

@@ -151,13 +151,17 @@ def as_neurons(units: NewUnits) -> Neurons:
     return Neurons(alpha, omega, none, none)
 
 
+def fan_out_of(first: Layer, second: Layer) -> torch.Tensor:
+    """Return the weights of `second` unit by unit of `first`, shaped as `NewUnits.fan_out` is."""
+    weight, width = second.weight.detach(), first.weight.shape[0]
+    return weight if weight.shape[1] == width else weight.unflatten(1, (width, -1))
+
+
 def copied_units(
     first: Layer, second: Layer, copies: Copies, rescale: torch.Tensor | None
 ) -> NewUnits:
     """Return units that are copies of existing ones, which keep `rescale` of their fan-out."""
-    source, weight = copies.source, second.weight.detach()
-    if isinstance(first, nn.Conv2d) and isinstance(second, nn.Linear):
-        weight = weight.unflatten(1, (first.weight.shape[0], -1))
+    source, weight = copies.source, fan_out_of(first, second)
     share = copies.share.to(weight.dtype).reshape(1, -1, *[1] * (weight.ndim - 2))
     return NewUnits(
         fan_in=first.weight.detach()[source],
@@ -172,10 +176,11 @@ def copied_units(
 def widen(network: nn.Module, site: Site, units: NewUnits) -> list[Replacement]:
     """Append the units to the site, in place; old weights keep their values and positions.
 
-    Only where the units say so, the old fan-out is rescaled. New BatchNorm channels get weight 1,
-    the units' offset as bias (or the units' own affine values) and running statistics 0 and 1:
-    measure them with `measure_running_statistics` before any evaluation. Those of copies take all
-    of it over.
+    Only where the units say so, the old fan-out is rescaled; the optimiser's state of it stays, as
+    a part of a fan-out has the gradient of the whole. New BatchNorm channels get weight 1, the
+    units' offset as bias (or the units' own affine values) and running statistics 0 and 1: measure
+    them with `measure_running_statistics` before any evaluation. Those of copies take all of it
+    over.
 
     Args:
         network: holds the site.
@@ -226,15 +231,12 @@ def widen(network: nn.Module, site: Site, units: NewUnits) -> list[Replacement]:
 def _widen_norm(
     norm: nn.modules.batchnorm._BatchNorm, units: NewUnits, each: int
 ) -> list[Replacement]:
-    source = None
-    if units.copies is not None:
-        features = torch.arange(each, device=units.copies.source.device)
-        source = (units.copies.source[:, None] * each + features).flatten()
-    count = len(units) * each
-    norm.num_features += count
+    norm.num_features += len(units) * each
 
     def channels(old: torch.Tensor, value: float) -> torch.Tensor:
-        return old.new_full((count,), value) if source is None else old.detach()[source]
+        if units.copies is None:
+            return old.new_full((len(units) * each,), value)
+        return old.detach().unflatten(0, (-1, each))[units.copies.source].flatten()
 
     replaced = []
     if norm.affine:
@@ -260,8 +262,9 @@ def _grow(
     old = module.get_parameter(name)
     kept = old.detach()
     if rescale is not None:
-        factors = rescale.to(old.device, old.dtype)
-        factors = factors.repeat_interleave(old.shape[dim] // len(factors))
+        factors = rescale.to(old.device, old.dtype).repeat_interleave(
+            old.shape[dim] // len(rescale)
+        )
         kept = kept * factors.reshape(*[1] * dim, -1, *[1] * (old.ndim - dim - 1))
     wider = torch.cat([kept, addition.to(old.device, old.dtype)], dim)
     if wider.ndim == 4 and old.is_contiguous(memory_format=torch.channels_last):

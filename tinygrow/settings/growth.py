@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from tinygrow.settings.check import (
     MAX_BATCH,
@@ -17,7 +17,7 @@ from tinygrow.settings.methods import MethodsSettings
 from tinygrow.settings.plan import UntilSettings, WhenSettings, WhereSettings
 from tinygrow.settings.training import TrainingSettings
 
-METHODS = (
+MethodName = Literal[
     "tiny",
     "whitened",
     "gradmax",
@@ -28,7 +28,7 @@ METHODS = (
     "random_pairs",
     "random_variance",
     "none",
-)
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,18 +217,7 @@ class GrowthSettings:
         training: the recipe.
     """
 
-    method: Literal[
-        "tiny",
-        "whitened",
-        "gradmax",
-        "firefly",
-        "net2wider",
-        "random",
-        "random_zero",
-        "random_pairs",
-        "random_variance",
-        "none",
-    ] = "tiny"
+    method: MethodName = "tiny"
     methods: MethodsSettings = field(default_factory=MethodsSettings)
     extensions: int = 16
     epochs_between: float = 0.25
@@ -246,7 +235,7 @@ class GrowthSettings:
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def __post_init__(self) -> None:
-        one_of("method", self.method, METHODS)
+        one_of("method", self.method, get_args(MethodName))
         between("extensions", self.extensions, 1, MAX_COUNT)
         between("epochs_between", self.epochs_between, 0, MAX_COUNT)
         one_of("train_after", self.train_after, ("site", "sweep"))

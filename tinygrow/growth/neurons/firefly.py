@@ -51,7 +51,7 @@ def propose(request: Request) -> Proposal:
     drawn = NewUnits(
         fan_in=fan_in_like(first, count, request.generator),
         bias=zero_bias(first, count),
-        fan_out=fan_out_like(second, count, request.generator),
+        fan_out=fan_out_like(first, second, count, request.generator),
     )
     root = math.sqrt(SMALL)
     candidates = as_neurons(normalize(network, site, drawn, sample[0]).scaled(root, root))
@@ -130,7 +130,8 @@ class _Wide:
         units = as_units(neurons, *site.layers(network))
         self.network = Trial(network, site, units).network.requires_grad_(False)
         self.site = site
-        self.old = site.layers(network)[0].weight.shape[0]
+        first, second = site.layers(network)
+        self.old, self.read = first.weight.shape[0], second.weight.shape[1]
 
     def loss(self, neurons: Neurons, batch: Batch, label_smoothing: float) -> torch.Tensor:
         """Return the mean loss with these neurons in the place of those at the beginning."""
@@ -139,7 +140,7 @@ class _Wide:
         weights = {
             f"{self.site.first}.weight": torch.cat([first.weight[: self.old], units.fan_in]),
             f"{self.site.second}.weight": torch.cat(
-                [second.weight[:, : self.old], units.fan_out], 1
+                [second.weight[:, : self.read], units.columns], 1
             ),
         }
         if first.bias is not None and units.bias is not None:

@@ -3,6 +3,7 @@
 import torch
 
 from tinygrow.growth.patches import Layer
+from tinygrow.growth.surgery import fan_out_of
 
 
 def fan_in_like(first: Layer, count: int, generator: torch.Generator) -> torch.Tensor:
@@ -10,9 +11,11 @@ def fan_in_like(first: Layer, count: int, generator: torch.Generator) -> torch.T
     return _like(first.weight, (count, *first.weight.shape[1:]), generator)
 
 
-def fan_out_like(second: Layer, count: int, generator: torch.Generator) -> torch.Tensor:
+def fan_out_like(
+    first: Layer, second: Layer, count: int, generator: torch.Generator
+) -> torch.Tensor:
     """Draw (outputs, count, ...) fan-out weights with the root mean square of the layer's own."""
-    weight = second.weight
+    weight = fan_out_of(first, second)
     return _like(weight, (weight.shape[0], count, *weight.shape[2:]), generator)
 
 

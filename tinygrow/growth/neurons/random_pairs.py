@@ -17,7 +17,7 @@ def propose(request: Request) -> Proposal:
     first, second = request.site.layers(request.network)
     pairs, odd = divmod(request.count, 2)
     V = fan_in_like(first, pairs + odd, request.generator)
-    Z = fan_out_like(second, pairs, request.generator)
+    Z = fan_out_like(first, second, pairs, request.generator)
     units = NewUnits(
         fan_in=torch.cat([V, V[:pairs]]),
         bias=zero_bias(first, request.count),

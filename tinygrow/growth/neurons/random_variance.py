@@ -28,7 +28,7 @@ def propose(request: Request) -> Proposal:
     drawn = NewUnits(
         fan_in=fan_in_like(first, count, request.generator),
         bias=zero_bias(first, count),
-        fan_out=fan_out_like(second, count, request.generator),
+        fan_out=fan_out_like(first, second, count, request.generator),
     )
     started = time.perf_counter()
     sample = request.sample(request.settings.statistics.min_images)
@@ -78,6 +78,7 @@ def contributions(
     """
     trial = Trial(request.network, request.site, units)
     second = request.site.layers(trial.network)[1]
+    old = request.site.layers(request.network)[1].weight.shape[1]
     kept: dict[str, torch.Tensor] = {}
 
     def keep_input(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -89,7 +90,7 @@ def contributions(
         with batch_statistics(trial.network), full_float32():
             for images, _ in sample:
                 trial.network(images)
-                h, old = kept["h"], kept["h"].shape[1] - len(units)
+                h = kept["h"]
                 parts = [(h[:, :old], second.weight[:, :old]), (h[:, old:], second.weight[:, old:])]
                 both = torch.stack(
                     [
@@ -97,7 +98,7 @@ def contributions(
                         for x, w in parts
                     ]
                 )  # (2, outputs, images and positions)
-                products = torch.einsum("acn,bcn->ab", both, both)
+                products = torch.einsum("aqn,bqn->ab", both, both)
                 if not count:
                     sums, means = torch.zeros_like(products), torch.zeros_like(both[:, :, 0])
                 sums, means = sums + products, means + both.sum(2)
