@@ -77,7 +77,7 @@ def test_is_a_value() -> None:
 @pytest.mark.parametrize(
     ("base", "changes", "words"),
     [
-        (MLP, {"kind": "vgg"}, "'vgg'; it must be resnet or mlp"),
+        (MLP, {"kind": "vgg"}, "'vgg'; it must be one of resnet, mlp, custom"),
         (MLP, {"classes": 1}, "1 classes"),
         (MLP, {"classes": -3}, "-3 classes"),
         (MLP, {"input_shape": (3, 0, 8)}, "at least 1"),

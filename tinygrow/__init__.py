@@ -20,6 +20,7 @@ _HOMES = {
     "SettingError": "tinygrow.errors",
     "Site": "tinygrow.growth.sites",
     "sites_of": "tinygrow.growth.sites",
+    "Discovery": "tinygrow.growth.discovery",
     "find_sites": "tinygrow.growth.discovery",
     "update_moments": "tinygrow.growth.statistics",
     "neuron_moments": "tinygrow.growth.statistics",
@@ -40,6 +41,7 @@ _HOMES = {
     "TrainingSettings": "tinygrow.settings.training",
     "ResNetSettings": "tinygrow.settings.network",
     "MLPSettings": "tinygrow.settings.network",
+    "CustomSettings": "tinygrow.settings.network",
     "Predictor": "tinygrow.deploy.predictor",
 }
 

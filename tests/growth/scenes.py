@@ -9,6 +9,7 @@ from torch import nn
 
 from tinygrow.architecture import Architecture
 from tinygrow.data.prepared import DataCard, Split
+from tinygrow.growth.patches import taps
 from tinygrow.growth.sites import Site
 from tinygrow.growth.surgery import NewUnits, widen
 from tinygrow.networks.build import build_network
@@ -122,13 +123,17 @@ def random_units(network: nn.Module, site: Site, count: int, seed: int = 5) -> N
     first, second = site.layers(network)
     dtype = first.weight.dtype
 
+    read = second.weight.shape[2:]
+    if isinstance(first, nn.Conv2d) and isinstance(second, nn.Linear):
+        read = (taps(first, second),)
+
     def draw(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
 
     return NewUnits(
         draw(count, *first.weight.shape[1:]),
         None if first.bias is None else draw(count),
-        draw(second.weight.shape[0], count, *second.weight.shape[2:]),
+        draw(second.weight.shape[0], count, *read),
     )
 
 

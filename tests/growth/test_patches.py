@@ -95,6 +95,7 @@ def test_a_linear_layer_reads_its_features_once() -> None:
     assert patch_size(layer) == 4
     assert output_size(layer, ()) == ()
     assert multiplicity(layer, (), ()).tolist() == [1.0]
+    assert multiplicity(layer, (2, 2), ()).tolist() == [1.0] * 4  # behind a flattened map
     assert readings(layer, x, ()).shape == (2, 3, 1)
 
 
@@ -102,7 +103,7 @@ def test_a_linear_layer_reads_its_features_once() -> None:
     ("layer", "word"),
     [
         (nn.Conv2d(2, 2, 3, groups=2), "groups=2"),
-        (nn.Conv2d(2, 2, 3, padding="same"), "padding='same'"),
+        (nn.Conv2d(2, 2, 2, padding="same"), "padding='same'"),
         (nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"), "reflect"),
         (nn.BatchNorm2d(2), "BatchNorm2d"),
     ],

@@ -65,7 +65,11 @@ def test_blocks_of_several_stages_are_found() -> None:
 
 
 def test_two_kinds_of_layers_are_refused_by_name() -> None:
-    network = nn.ModuleDict({"a": nn.Conv2d(1, 2, 3), "b": nn.Linear(8, 2)})
+    network = nn.ModuleDict({"a": nn.Conv2d(1, 2, 3), "b": nn.Linear(7, 2)})
     site = Site(depth=1, index=0, first="a", norm=None, second="b")
-    with pytest.raises(TinygrowError, match="a is a Conv2d and b a Linear"):
+    with pytest.raises(TinygrowError, match="a is a Conv2d of 2 outputs and b a Linear of 7"):
+        site.layers(network)
+
+    network = nn.ModuleDict({"a": nn.Linear(1, 2), "b": nn.Conv2d(2, 2, 1)})
+    with pytest.raises(TinygrowError, match="a is a Linear and b a Conv2d"):
         site.layers(network)

@@ -15,7 +15,7 @@ from pipeline.sections.network import network_settings
 from tests.pipeline.tiny import IMAGE_FOLDER, put, read_demo, read_shipped, write_params
 from tinygrow.errors import SettingError, TinygrowError
 from tinygrow.settings.data import Cifar10Settings, Cifar100Settings, ImageFolderSettings
-from tinygrow.settings.network import MLPSettings, ResNetSettings
+from tinygrow.settings.network import CustomSettings, MLPSettings, ResNetSettings
 from tinygrow.training.device import pick_device
 
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
@@ -62,7 +62,11 @@ def test_the_shipped_file_is_right() -> None:
         ("models.demo.device", 0, "models.demo.device is 0; it must be text"),
         ("models.demo.processes", -1, "models.demo.processes is -1; it must be from 0 to 1024"),
         ("models.demo.processes", "two", "models.demo.processes is 'two'; it must be a whole"),
-        ("models.demo.architecture.kind", "resnets", "one of resnet, mlp; did you mean resnet?"),
+        (
+            "models.demo.architecture.kind",
+            "resnets",
+            "resnet, mlp, custom; did you mean resnet?",
+        ),
         ("models.demo.architecture.kind", "mlp", "architecture.base_width is unknown"),
         ("models.demo.growth.method", "tinny", "random_variance, none; did you mean tiny?"),
         ("models.demo.growth.when.trigger", "x", "one of every, plateau, significant"),
@@ -230,3 +234,40 @@ def test_the_example_in_the_comment_is_complete(tmp_path: Path) -> None:
     read = params.read(path)
     schema.check(read)
     assert data_settings(read, "mine") == ImageFolderSettings(path="inbox/mine.zip")
+
+
+NETWORK = {"kind": "custom", "network": "networks.vgg:vgg", "start": 0.5, "arguments": {}}
+
+
+def test_a_network_of_ones_own_has_a_block_or_just_a_name(
+    write: Callable[[Edit], params.Params],
+) -> None:
+    arguments = {"widths": [4, 8], "hidden": 16, "deep": {"a": [None, True, 0.5, "x"]}}
+    block = NETWORK | {"arguments": arguments}
+    read = write(lambda tree: put(tree, "models.demo.architecture", block))
+    schema.check(read)
+    found = network_settings(read, "demo")
+    assert found == CustomSettings(network="networks.vgg:vgg", start=0.5, arguments=arguments)
+
+    read = write(lambda tree: put(tree, "models.demo.architecture", "networks.vgg:vgg"))
+    schema.check(read)
+    assert network_settings(read, "demo") == CustomSettings(network="networks.vgg:vgg")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "says"),
+    [
+        ("vgg", "models.demo.architecture: network is 'vgg'; it must be package.module:function"),
+        (NETWORK | {"network": "vgg.py"}, "architecture.network is 'vgg.py'; it must be"),
+        (NETWORK | {"start": 2.0}, "architecture.start is 2.0; it must be at most 1"),
+        (NETWORK | {"width": 2}, "architecture.width is unknown"),
+        (NETWORK | {"arguments": 3}, "architecture.arguments is 3; it must be a block"),
+        (3, "models.demo.architecture"),
+    ],
+)
+def test_a_mistake_in_a_network_of_ones_own_is_found(
+    write: Callable[[Edit], params.Params], architecture: Any, says: str
+) -> None:
+    with pytest.raises(SettingError) as error:
+        schema.check(write(lambda tree: put(tree, "models.demo.architecture", architecture)))
+    assert says in str(error.value)

@@ -4,7 +4,6 @@ Average pooling is linear, so pooling what a layer puts out is putting out poole
 maximum over a window is not: it is taken for the average over it, an approximation.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -92,11 +91,7 @@ def pooled(
 
 def pooled_size(size: tuple[int, ...], poolings: Sequence[Pooling]) -> tuple[int, ...]:
     """Return (H', W') of a map (H, W) behind the poolings."""
-    if not poolings:
-        return size
-    # Shapes alone: nothing is computed on this device.
-    columns = torch.empty(1, 1, math.prod(size), device="meta")
-    maps = columns.unflatten(2, size)
+    maps = torch.zeros(1, 1, *size)  # PyTorch's own rules for sizes; the work is nothing
     for pooling in poolings:
         maps = pooling(maps)
     return tuple(maps.shape[2:])

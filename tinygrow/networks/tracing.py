@@ -89,6 +89,7 @@ class Values(fx.Interpreter):
 
     def __init__(self, network: nn.Module, graph: fx.Graph) -> None:
         super().__init__(fx.GraphModule(network, graph))
+        self.extra_traceback = False  # an error is one line here, and its picture takes seconds
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.tensors: set[str] = set()
 
