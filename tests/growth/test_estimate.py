@@ -14,6 +14,7 @@ from tinygrow.growth.cost import PlanCost, plan_cost
 from tinygrow.growth.estimate import GrowthEstimate, estimate_growth, predict
 from tinygrow.networks.cost import count_parameters
 from tinygrow.settings.growth import AmplitudeSettings, GrowthSettings
+from tinygrow.settings.plan import UntilSettings
 
 
 @pytest.fixture(autouse=True)
@@ -157,6 +158,15 @@ def test_the_estimate_in_words() -> None:
         " passes of training at 31 to 12 images/s (30.0 h), extensions 14.0 h, moments of 7,000,000"
         " images among it, evaluation 60 min: about 45.0 h, 2.7e15 multiply-adds (measured in 21 s)"
     ]
+
+
+def test_an_estimate_of_an_open_plan_says_that_it_is_the_most() -> None:
+    (line,) = replace(FIXED, at_most=True).lines()
+    assert "evaluation 60 min: at most about 45.0 h, 2.7e15 multiply-adds" in line
+    start = resnet()[1]
+    settings = quick_settings(until=UntilSettings(parameters=1000))
+    plan = plan_cost(start, replace(start, middle_widths=(4, 8)), settings, 96)
+    assert predict(plan, SPEEDS, validation_images=30, device="cpu").at_most
 
 
 def test_a_control_in_words() -> None:

@@ -9,10 +9,11 @@ import pytest
 from torch import nn
 
 from tests.growth.scenes import patterns, perceptron, quick_settings, resnet, stream
-from tinygrow.growth.grow import Grown, grow
+from tinygrow.growth.grow import Grown, done_so_far, grow
 from tinygrow.growth.plan import measured
 from tinygrow.observer import Observer
 from tinygrow.settings.plan import UntilSettings, WhenSettings, WhereSettings
+from tinygrow.state.keeper import Capture, Keeper
 
 GREEDY = WhereSettings(order="greedy", candidates=0, images=32)
 
@@ -35,6 +36,7 @@ def grown(
     final: tuple[int, ...] = (4, 8),
     listener: Listener | None = None,
     images: int = 96,
+    keeper: Keeper | None = None,
     **changes: Any,
 ) -> Grown:
     network, architecture = resnet(middle=start) if kind == "resnet" else perceptron(start)
@@ -47,6 +49,7 @@ def grown(
         quick_settings(**changes),
         seed=1,
         observer=listener,
+        keeper=keeper,
     )
 
 
@@ -144,6 +147,36 @@ def test_training_alone_waits_for_the_plateau() -> None:
     assert listener.total == 7 * 3 * 48  # at most: six visits, each after 3 looks, and the first
     assert any(line.startswith("training 1/at most 21 train loss") for line in listener.lines)
     assert not any("sweeps took" in line for line in listener.lines)
+
+
+class Counting(Keeper):
+    """Notes after each step what a growth that goes on from there has done already."""
+
+    def __init__(self) -> None:
+        self.counts: list[tuple[int, int]] = []
+
+    def step(self, capture: Capture) -> None:
+        self.counts.append(done_so_far(capture()))
+
+
+def test_training_alone_is_no_extension_that_is_done() -> None:
+    keeper = Counting()
+    result = grown(
+        "mlp",
+        when=WhenSettings(trigger="plateau", improvement=0.05, max_epochs=1.0),
+        batch_growth="constant",
+        extensions=1,
+        final=(2, 3),
+        keeper=keeper,
+    )
+    made, expected = 0, []
+    for row in result.rows[1:]:
+        made += row.site is not None
+        expected += [made] * 3  # steps of 16 images in half an epoch of 96
+    assert [extensions for extensions, _ in keeper.counts] == expected
+    assert [images for _, images in keeper.counts] == [16 * (i + 1) for i in range(len(expected))]
+    assert expected[0] == 0
+    assert expected[-1] == 2
 
 
 def test_significance_extends_early_and_ends_growth_when_all_is_learnt() -> None:
