@@ -128,8 +128,9 @@ def markdown(runs: Mapping[str, Sequence[Record]], setup: Record, commands: Sequ
         "",
         f"Base width {network['base_width']}, blocks {network['blocks']}, from"
         f" {network['start']:g} of the middle widths in {growth['extensions']} sweeps,"
-        f" {growth['epochs_between']:g} epochs after each extension, then {setup['further_epochs']} epochs"
-        f" with the learning rate falling to zero; {setup['train_images']:,} training,"
+        f" {growth['epochs_between']:g} epochs after each extension, then"
+        f" {setup['further_epochs']} epochs with the learning rate falling to zero;"
+        f" {setup['train_images']:,} training,"
         f" {setup['validation_images']:,} validation and {setup['test_images']:,} test images,"
         f" batches of {growth['training']['batch_size']}. Image passes in training:"
         f" {_range([r['image_passes'] for records in runs.values() for r in records])}.",
