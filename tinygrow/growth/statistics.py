@@ -6,7 +6,8 @@ touched here. The desired update is therefore the gradient through the batch's n
 evaluation uses running statistics.
 
 Nothing here is as large as images x output positions x taps x patch: im2col patches are held for a
-few images at a time (`chunk_megabytes`), weighted by how often the second layer reads them.
+few images at a time (`chunk_megabytes`), weighted by how often the second layer reads them; between
+plain convolutions there are none at all.
 
 Legend: n images, B^c patches that `first` reads, b patches that `second` reads, V desired update
 of the output of `second`; p, p1 patch sizes, q outputs, T taps of `second`.
@@ -31,7 +32,7 @@ from tinygrow.training.device import full_float32
 
 @dataclass(frozen=True, slots=True)
 class UpdateMoments:
-    """What the best move of the existing weights needs; every sum is divided by n.
+    """What the best move of the existing weights needs, in float64; every sum is divided by n.
 
     Attributes:
         S1: (p1, p1) second-order moment of what `second` reads.
@@ -49,6 +50,8 @@ class UpdateMoments:
 @dataclass(frozen=True, slots=True)
 class NeuronMoments:
     """What the optimal new neurons need; every sum is divided by n.
+
+    In the precision of the settings: that of products of which thousands are summed.
 
     Attributes:
         S: (p, p) moment of what `first` reads, weighted by how often `second` reads the position;
@@ -182,7 +185,10 @@ def update_moments_of(
             images += len(batch[1])
     return [
         UpdateMoments(
-            gram.result() / images, cross.result() / images, float(power) / images, images
+            gram.result().double().div_(images),
+            cross.result().double().div_(images),
+            float(power) / images,
+            images,
         )
         for (gram, cross), power in zip(sums, powers, strict=True)
     ]
@@ -242,8 +248,8 @@ def neuron_moments_of(
             images += len(batch[1])
     found = []
     for squares, cross in sums:
-        N = cross.result() / images
-        S = squares.result() / images if gram else N.new_zeros(0, 0)
+        N = cross.result().div_(images).to(dtype)
+        S = squares.result().div_(images).to(dtype) if gram else N.new_zeros(0, 0)
         found.append(NeuronMoments(S, N, images))
     return found
 
