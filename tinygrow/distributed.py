@@ -149,11 +149,12 @@ def total(
     Args:
         images: that this process has looked at. Where there were fewer batches than processes, it
             is 0 in the last ones, and `sums` is not asked; the first process has some.
-        sums: gives what this process has summed; changed in place.
+        sums: gives what this process has summed; changed in place, or summed in float64.
     """
     if _current.count == 1:
         return images, list(sums())
-    own = list(sums()) if images else []
+    # In one precision: a process that had few batches may have summed in a lower one.
+    own = [tensor.double() for tensor in sums()] if images else []
     told = of_first([(t.shape, t.dtype, t.device.type) for t in own])
     own = own or [torch.zeros(shape, dtype=dtype, device=device) for shape, dtype, device in told]
     (together,) = add_up(torch.tensor([images]))

@@ -261,8 +261,10 @@ def test_waiting_is_counted_at_its_longest() -> None:
 @pytest.mark.parametrize("method", ["tiny", "random"])
 def test_a_choice_costs_the_moments_of_all_sites(method: str) -> None:
     greedy = WhereSettings(order="greedy", candidates=1)
-    plain, chosen = (plan_of(settings_of(method, where=w)) for w in (WhereSettings(), greedy))
-    tiny = plan_of(settings_of("tiny"))
+    plain, chosen = (
+        plan_of(quick_settings(method=method, where=w)) for w in (WhereSettings(), greedy)
+    )
+    tiny = plan_of(quick_settings(method="tiny"))
     first, alone = chosen.visits[0].extension, plain.visits[0].extension
     both = [visit.extension for visit in tiny.visits[:2]]
     assert first is not None

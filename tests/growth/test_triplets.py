@@ -35,8 +35,8 @@ def reference(S: torch.Tensor, N: torch.Tensor, count: int) -> tuple[np.ndarray,
 @pytest.mark.parametrize("scale", [1.0, 1e-14, 1e10])
 @pytest.mark.parametrize(
     ("decades", "rank"),
-    [(3.0, 300), (5.3, 300), (5.9, 300), (8.0, 300), (3.0, 200)],
-    ids=["full rank", "badly scaled", "at the cut", "beyond the cut", "rank 200"],
+    [(3.0, 300), (5.3, 300), (5.9, 300), (8.0, 300), (3.0, 200), (4.0, 90)],
+    ids=["full rank", "badly scaled", "at the cut", "beyond the cut", "rank 200", "low rank"],
 )
 @pytest.mark.parametrize("count", [1, 6, 24])
 def test_neurons_are_those_of_eigh_and_svd(
@@ -54,6 +54,11 @@ def test_neurons_are_those_of_eigh_and_svd(
     np.testing.assert_allclose(neurons.singular_values.numpy(), values[:count], rtol=1e-8)
 
 
+def _small_ones_alone(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    assert len(matrix) < 300, "the eigenvectors of the whole matrix"
+    return torch._C._linalg.linalg_eigh(matrix)
+
+
 def test_the_shortcuts_are_taken_where_they_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triplets, "_SMALL", 32)
     S, N = problem(300, 280, 3.0, 300, 1.0)
@@ -66,6 +71,10 @@ def test_the_shortcuts_are_taken_where_they_are_allowed(monkeypatch: pytest.Monk
     root = root_of(deficient, CUT)
     assert (root.triangular, root.rank) == (False, 200)
     assert leading_triplets(root, N, 200).complete
+    low, _ = problem(300, 280, 3.0, 90, 1.0)
+    monkeypatch.setattr(torch.linalg, "eigh", _small_ones_alone)
+    root = root_of(low, CUT)
+    assert (root.triangular, root.rank) == (False, 90)
 
 
 def test_values_that_nothing_tells_apart_are_found_all_the_same(

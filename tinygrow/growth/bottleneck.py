@@ -6,6 +6,7 @@ Legend: S1, M moments of what the second layer reads; S, N moments of what the f
 lambda singular values of S^(-1/2) N; alpha fan-in weights (bias last), omega fan-out weights.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -94,8 +95,7 @@ def optimal_neurons(
     Raises:
         TinygrowError: a moment holds inf or NaN.
     """
-    S = _finite(S, "S")
-    root = root_of(0.5 * (S + S.T), relative_cut)
+    root = root_of(_finite(S, "S"), relative_cut)
     triplets = leading_triplets(root, _finite(N, "N"), count)
     spectrum = triplets.values
     largest = float(spectrum[0]) if len(spectrum) else 0.0
@@ -157,7 +157,8 @@ def _spectrum(matrix: torch.Tensor, relative_cut: float) -> tuple[torch.Tensor, 
 
 
 def _finite(matrix: torch.Tensor, name: str) -> torch.Tensor:
-    if not bool(torch.isfinite(matrix).all()):
+    # One pass; a norm keeps what is not finite.
+    if matrix.numel() and not bool(torch.linalg.vector_norm(matrix, math.inf).isfinite()):
         raise TinygrowError(
             f"the second-order moment {name} holds inf or NaN: activations or gradients overflow;"
             " lower the learning rate of growth"

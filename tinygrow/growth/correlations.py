@@ -1,49 +1,64 @@
 """Sums over pairs of taps as correlations of maps, without im2col (tiny.md 1.6).
 
-Two taps that read maps at a fixed offset from each other give the same sum whichever taps they are,
-but for positions near the border. So each offset is summed once, over the whole map; what a pair of
-taps must not count there is taken off again: whole rows, whole columns, and (then taken off twice)
-the points where they cross. Between the taps of a 3x3 kernel there are 25 offsets, 13 up to
-symmetry, in place of 81 pairs.
+Two taps that read maps at a fixed offset from each other multiply the same numbers whichever taps
+they are, but for positions near the border. So each offset is summed once, over spans of positions
+that all pairs of taps at this offset count alike, and a pair adds up the spans with its weights.
+Between the taps of a 3x3 kernel there are 25 offsets, 13 up to symmetry, in place of 81 pairs; most
+have a single span.
 
-Shapes: B images, C and D channels, H W space.
+Small maps have rectangles of spans, which matrix products sum. On large maps the whole map takes
+the place of the longest span, as one convolution sums it at all offsets; what the other spans count
+less is taken off again.
+
+Shapes: B images, R and C channels of the rows' and the columns' map, H W space, T and E taps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise, product
+from math import isqrt
 
 import torch
 import torch.nn.functional as F
 from torch.nn.grad import conv2d_weight
 
 Pair = tuple[int, int]
-Block = tuple[int, int, int, int]
-"""Taps of x (vertical, horizontal), then of y."""
+"""A tap of the rows' map and one of the columns'."""
 
-_SMALL_MAP = 64
-"""Positions from which on one convolution is faster than a product for each offset (measured)."""
+_LARGE_MAP = 128
+"""Positions from which on one convolution is faster than products of rectangles (measured)."""
+_BLOCK_NUMBERS = 6 * 2**20
+"""Of the blocks that are put together before they are written (measured: the cache)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Positions along an axis.
+
+    Attributes:
+        start: the first.
+        stop: the one behind the last.
+        weights: how often a pair of taps counts them, by pair.
+    """
+
+    start: int
+    stop: int
+    weights: dict[Pair, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """How pairs of taps meet along one axis.
-
-    Pair (a, b) sums x[i] y[i + shift] over all i where both exist, each `count` times less `less`.
+    """How pairs of taps meet along one axis: pair (t, e) sums weight x[i] y[i + shift] over i.
 
     Attributes:
-        shift: by pair of taps.
-        less: by pair of taps and position i, where not zero.
-        count: of positions away from the border.
+        taps: of the rows' map and of the columns'.
+        spans: of positions i of the rows' map, by shift. They do not overlap.
+        nested: the same sums with all positions as the first span of each shift.
     """
 
-    shift: dict[Pair, int]
-    less: dict[Pair, dict[int, float]]
-    count: float
-
-    @property
-    def shifts(self) -> list[int]:
-        """All shifts, ascending."""
-        return list(range(min(self.shift.values()), max(self.shift.values()) + 1))
+    taps: Pair
+    spans: dict[int, list[Span]]
+    nested: dict[int, list[Span]]
 
 
 def gram_axis(size: int, kernel: int, padding: int, weights: Sequence[float]) -> Axis:
@@ -55,163 +70,230 @@ def gram_axis(size: int, kernel: int, padding: int, weights: Sequence[float]) ->
         padding: zeros before x.
         weights: of each position p of the layer's output.
     """
-    count = max(weights)
-    shift: dict[Pair, int] = {}
-    less: dict[Pair, dict[int, float]] = {}
-    for a in range(kernel):
-        for b in range(kernel):
-            step = shift[a, b] = b - a
-            less[a, b] = {}
-            for i in range(max(0, -step), min(size, size - step)):
-                p = i + padding - a
-                weight = weights[p] if 0 <= p < len(weights) else 0.0
-                if weight != count:
-                    less[a, b][i] = count - weight
-    return Axis(shift, less, count)
+
+    def weight(i: int, pair: Pair) -> float:
+        p = i + padding - pair[0]
+        return weights[p] if 0 <= p < len(weights) else 0.0
+
+    pairs = {(a, b): b - a for a in range(kernel) for b in range(kernel)}
+    return _axis((size, size), (kernel, kernel), pairs, weight)
 
 
 def cross_axis(sizes: tuple[int, int, int], kernels: Pair, paddings: Pair) -> Axis:
-    """Return the axis of sum_j v[j] x[j + e - padding_2 + t - padding_1] for pairs (e, t).
+    """Return the axis of sum_j x[j + e - padding_2 + t - padding_1] v[j] for pairs (t, e).
 
     Args:
-        sizes: of the second layer's output v, of the hidden map, of the first layer's input x.
-        kernels: taps of the second layer (e) and of the first (t).
-        paddings: of the second layer and of the first.
+        sizes: of the first layer's input x, of the hidden map, of the second layer's output v.
+        kernels: taps of the first layer (t) and of the second (e).
+        paddings: of the first layer and of the second.
     """
-    outputs, hidden, size = sizes
-    shift: dict[Pair, int] = {}
-    less: dict[Pair, dict[int, float]] = {}
-    for e in range(kernels[0]):
-        for t in range(kernels[1]):
-            step = shift[e, t] = e - paddings[0] + t - paddings[1]
-            less[e, t] = {
-                j: 1.0
-                for j in range(max(0, -step), min(outputs, size - step))
-                if not 0 <= j - paddings[0] + e < hidden  # the tap reads the hidden map's padding
-            }
-    return Axis(shift, less, 1.0)
+    size, hidden, outputs = sizes
+
+    def weight(i: int, pair: Pair) -> float:
+        # The position of the hidden map; a tap that reads its padding counts nothing.
+        return float(0 <= i - pair[0] + paddings[0] < hidden)
+
+    pairs = {(t, e): sum(paddings) - t - e for t in range(kernels[0]) for e in range(kernels[1])}
+    return _axis((size, outputs), kernels, pairs, weight)
 
 
-def correlate(
-    x: torch.Tensor, y: torch.Tensor, vertical: Axis, horizontal: Axis, *, symmetric: bool = False
-) -> dict[Block, torch.Tensor]:
-    """Return the (C, D) sum of each pair of taps.
+def add_correlation(
+    out: torch.Tensor,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    vertical: Axis,
+    horizontal: Axis,
+    *,
+    fresh: bool,
+    symmetric: bool = False,
+) -> None:
+    """Add the sum of each pair of taps.
 
     Args:
-        x: (B, C, H, W).
-        y: (B, D, H', W').
+        out: (R, T, C, E) of any strides.
+        x: (B, R, H, W).
+        y: (B, C, H', W').
         vertical: pairs of taps along H.
         horizontal: pairs of taps along W.
-        symmetric: x is y, and of two sums that are each other's transpose one is enough: that of
-            the earlier tap first.
+        fresh: `out` holds nothing yet.
+        symmetric: x is y. Of two blocks of channels that mirror each other the first alone is
+            written; `mirror` does the rest.
     """
-    sums = _Sums(x, y, vertical.shifts, horizontal.shifts, symmetric)
-    blocks: dict[Block, torch.Tensor] = {}
-    for (a, c), dy in vertical.shift.items():
-        for (b, d), dx in horizontal.shift.items():
-            if symmetric and (c, d) < (a, b):
-                continue
-            less_y, less_x = vertical.less[a, c], horizontal.less[b, d]
-            block = sums.whole(dy, dx) * (vertical.count * horizontal.count)
-            for row, less in less_y.items():
-                block.sub_(sums.row(row, dy, dx), alpha=less * horizontal.count)
-            for column, less in less_x.items():
-                block.sub_(sums.column(column, dy, dx), alpha=less * vertical.count)
-            for row, above in less_y.items():
-                for column, beside in less_x.items():
-                    block.add_(sums.point(row, column, dy, dx), alpha=above * beside)
-            blocks[a, b, c, d] = block
-    return blocks
+    maps = _Maps(x, y)
+    offsets = _offsets(vertical, horizontal, nested=maps.large)
+    # Of two offsets that mirror each other the later one.
+    later = [offset for offset in offsets if offset.shift >= (0, 0)]
+    tiles = _tiles(out)
+    work = _Workspace(out, tiles, max(len(offset.rectangles) for offset in offsets))
+    for rows, columns in tiles:
+        if symmetric and columns.start < rows.start:
+            continue
+        if symmetric and columns.start == rows.start:
+            blocks = work.fill(maps, rows, columns, later)
+            _mirror_taps(blocks)
+        else:
+            blocks = work.fill(maps, rows, columns, offsets)
+        part, blocks = out[rows, :, columns], blocks.permute(2, 0, 3, 1)
+        if fresh:
+            part.copy_(blocks)
+        else:
+            part.add_(blocks)
 
 
-class _Sums:
-    """Products of two maps at an offset, over all of them, a row, a column, a point: each once."""
+def mirror(out: torch.Tensor) -> None:
+    """Complete a symmetric sum (R, T, R, T) of `add_correlation`."""
+    for rows, columns in _tiles(out):
+        if columns.start < rows.start:
+            out[rows, :, columns] = out[columns, :, rows].permute(2, 3, 0, 1)
 
-    def __init__(
-        self,
-        x: torch.Tensor,
-        y: torch.Tensor,
-        vertical: Sequence[int],
-        horizontal: Sequence[int],
-        symmetric: bool,
-    ) -> None:
-        self._x, self._y = x, y
-        self._x_last, self._y_last = x.permute(0, 2, 3, 1), y.permute(0, 2, 3, 1)
-        self._vertical = [d for d in vertical if d >= 0] if symmetric else vertical
-        self._horizontal = horizontal
-        self._whole: dict[Pair, torch.Tensor] = {}
-        self._rows: dict[Pair, dict[int, torch.Tensor]] = {}
-        self._columns: dict[Pair, dict[int, torch.Tensor]] = {}
-        self._points: dict[Block, torch.Tensor] = {}
+
+def _axis(
+    sizes: Pair, taps: Pair, pairs: dict[Pair, int], weight: Callable[[int, Pair], float]
+) -> Axis:
+    spans: dict[int, list[Span]] = {}
+    nested: dict[int, list[Span]] = {}
+    for shift in sorted(set(pairs.values())):
+        met = [pair for pair, step in pairs.items() if step == shift]
+        runs: list[Span] = []
+        for i in range(max(0, -shift), min(sizes[0], sizes[1] - shift)):
+            here = {pair: weight(i, pair) for pair in met}
+            if runs and runs[-1].weights == here:
+                runs[-1] = Span(runs[-1].start, i + 1, here)
+            else:
+                runs.append(Span(i, i + 1, here))
+        spans[shift] = [run for run in runs if any(run.weights.values())]
+        nested[shift] = []
+        if spans[shift]:
+            longest = max(spans[shift], key=lambda run: run.stop - run.start)
+            nested[shift] = [Span(runs[0].start, runs[-1].stop, longest.weights)] + [
+                Span(run.start, run.stop, {p: run.weights[p] - longest.weights[p] for p in met})
+                for run in runs
+                if run.weights != longest.weights
+            ]
+    return Axis(taps, spans, nested)
+
+
+@dataclass(frozen=True, slots=True)
+class _Offset:
+    """What is summed at an offset of the two maps, and which blocks it goes to.
+
+    Attributes:
+        shift: from a position of the rows' map to one of the columns' (vertical, horizontal).
+        rectangles: of positions of the rows' map.
+        weights: of the rectangles, by (tap of the rows' map, tap of the columns').
+    """
+
+    shift: Pair
+    rectangles: list[tuple[Span, Span]]
+    weights: dict[Pair, list[float]]
+
+
+class _Maps:
+    """The two maps, and the products of channels at all the positions of a rectangle."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
         # oneDNN and cuDNN have fast gradients of weights for whole maps, but not in float64.
-        self._by_convolution = x[0, 0].numel() >= _SMALL_MAP and x.dtype == torch.float32
+        self.large = x[0, 0].numel() >= _LARGE_MAP and x.dtype == torch.float32
+        self.x, self.y = x, y
+        self._x = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+        self._y = y.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
 
-    def whole(self, dy: int, dx: int) -> torch.Tensor:
-        """Return sum x[i] y[i + d] over all positions i where both exist."""
-        if self._by_convolution and not self._whole:
-            self._whole = self._convolved()
-        if (dy, dx) not in self._whole:
-            self._whole[dy, dx] = self._multiplied(dy, dx)
-        return self._whole[dy, dx]
+    def convolve(
+        self, rows: slice, columns: slice, shifts: Sequence[Pair]
+    ) -> dict[Pair, torch.Tensor]:
+        """Return the sums (R, C) over all positions by shift: the gradient of a convolution."""
+        x, y = self.x[:, rows], self.y[:, columns]
+        (height, width), (below, beside) = x.shape[2:], y.shape[2:]
+        (top, bottom), (left, right) = ((min(d), max(d)) for d in zip(*shifts, strict=True))
+        margins = -left, right + width - beside, -top, bottom + height - below
+        shape = (x.shape[1], y.shape[1], bottom - top + 1, right - left + 1)
+        sums = conv2d_weight(F.pad(y, margins), shape, x)
+        return {(dy, dx): sums[:, :, dy - top, dx - left] for dy, dx in shifts}
 
-    def row(self, row: int, dy: int, dx: int) -> torch.Tensor:
-        """Return what a row of x adds to it."""
-        if (row, dy) not in self._rows:
-            self._rows[row, dy] = _line(
-                self._x_last[:, row], self._y_last[:, row + dy], self._horizontal
-            )
-        return self._rows[row, dy][dx]
-
-    def column(self, column: int, dy: int, dx: int) -> torch.Tensor:
-        """Return what a column of x adds to it."""
-        if (column, dx) not in self._columns:
-            self._columns[column, dx] = _line(
-                self._x_last[:, :, column], self._y_last[:, :, column + dx], self._vertical
-            )
-        return self._columns[column, dx][dy]
-
-    def point(self, row: int, column: int, dy: int, dx: int) -> torch.Tensor:
-        """Return what a single position of x adds to it."""
-        key = row, column, dy, dx
-        if key not in self._points:
-            y = self._y_last[:, row + dy, column + dx]
-            self._points[key] = self._x_last[:, row, column].T @ y
-        return self._points[key]
-
-    def _convolved(self) -> dict[Pair, torch.Tensor]:
-        """All offsets at once: the gradient of a convolution's weights, one tap an offset."""
-        (height, width), (rows, columns) = self._x.shape[2:], self._y.shape[2:]
-        vertical, horizontal = self._vertical, self._horizontal
-        margins = (
-            -horizontal[0],
-            horizontal[-1] + width - columns,
-            -vertical[0],
-            vertical[-1] + height - rows,
-        )
-        shape = (self._x.shape[1], self._y.shape[1], len(vertical), len(horizontal))
-        sums = conv2d_weight(F.pad(self._y, margins), shape, self._x)
-        return {
-            (dy, dx): sums[:, :, i, j]
-            for i, dy in enumerate(vertical)
-            for j, dx in enumerate(horizontal)
-        }
-
-    def _multiplied(self, dy: int, dx: int) -> torch.Tensor:
-        height, width = self._x.shape[2:]
-        top, bottom = max(0, -dy), min(height, self._y.shape[2] - dy)
-        left, right = max(0, -dx), min(width, self._y.shape[3] - dx)
-        if top >= bottom or left >= right:  # a kernel reaches further than a small map
-            return self._x.new_zeros(self._x.shape[1], self._y.shape[1])
-        x = self._x_last[:, top:bottom, left:right]
-        y = self._y_last[:, top + dy : bottom + dy, left + dx : right + dx]
-        return x.reshape(-1, x.shape[3]).T @ y.reshape(-1, y.shape[3])
+    def multiply(
+        self,
+        out: torch.Tensor,
+        rows: slice,
+        columns: slice,
+        rectangle: tuple[Span, Span],
+        shift: Pair,
+    ) -> None:
+        """Write the sum over a rectangle of positions to `out` (R, C)."""
+        (top, bottom), (left, right) = ((span.start, span.stop) for span in rectangle)
+        dy, dx = shift
+        x = self._x[:, top:bottom, left:right, rows]
+        y = self._y[:, top + dy : bottom + dy, left + dx : right + dx, columns]
+        torch.mm(x.reshape(-1, x.shape[3]).T, y.reshape(-1, y.shape[3]), out=out)
 
 
-def _line(x: torch.Tensor, y: torch.Tensor, shifts: Sequence[int]) -> dict[int, torch.Tensor]:
-    """Return sum_i x[i] y[i + d] by shift d, for x (B, L, C) and y (B, L', D)."""
-    length, width = x.shape[1], y.shape[2]
-    y = F.pad(y, (0, 0, -shifts[0], shifts[-1] + length - y.shape[1])).contiguous()
-    # Neighbours lie one behind the other: the entries that an x meets are one stretch of memory.
-    beside = y.as_strided((y.shape[0], length, len(shifts) * width), (y.shape[1] * width, width, 1))
-    sums = x.reshape(-1, x.shape[2]).T @ beside.reshape(-1, len(shifts) * width)
-    return {d: sums[:, i * width : (i + 1) * width] for i, d in enumerate(shifts)}
+class _Workspace:
+    """Memory for the blocks of some channels, taken once: fresh pages cost as much as the sums."""
+
+    def __init__(self, out: torch.Tensor, tiles: list[tuple[slice, slice]], terms: int) -> None:
+        most = max((r.stop - r.start) * (c.stop - c.start) for r, c in tiles)
+        self._blocks = out.new_empty(out.shape[1], out.shape[3], most)
+        self._sums = out.new_empty(terms, most)
+
+    def fill(
+        self, maps: _Maps, rows: slice, columns: slice, offsets: list[_Offset]
+    ) -> torch.Tensor:
+        """Return the blocks (T, E, R, C) that these offsets go to, in memory that is used again."""
+        size = torch.Size([rows.stop - rows.start, columns.stop - columns.start])
+        blocks = self._blocks[..., : size.numel()].unflatten(2, size)
+        whole: dict[Pair, torch.Tensor] = {}
+        if maps.large:
+            whole = maps.convolve(rows, columns, [offset.shift for offset in offsets])
+        if not all(offset.rectangles for offset in offsets):
+            blocks.zero_()  # a kernel reaches further than the map: some taps meet nowhere
+        for offset in offsets:
+            sums = self._sums[: len(offset.rectangles), : size.numel()].unflatten(1, size)
+            for k, rectangle in enumerate(offset.rectangles):
+                if k == 0 and whole:
+                    sums[0] = whole[offset.shift]
+                else:
+                    maps.multiply(sums[k], rows, columns, rectangle, offset.shift)
+            for pair, weights in offset.weights.items():
+                torch.mul(sums[0], weights[0], out=blocks[pair])
+                for one, weight in zip(sums[1:], weights[1:], strict=True):
+                    if weight:
+                        blocks[pair].add_(one, alpha=weight)
+        return blocks
+
+
+def _mirror_taps(blocks: torch.Tensor) -> None:
+    """Complete blocks (T, T, R, R) of which those of the earlier tap first are there."""
+    for tap in range(len(blocks)):
+        blocks[tap, tap] = 0.5 * (blocks[tap, tap] + blocks[tap, tap].T)
+        for later in range(tap + 1, len(blocks)):
+            blocks[later, tap] = blocks[tap, later].T
+
+
+def _offsets(vertical: Axis, horizontal: Axis, *, nested: bool) -> list[_Offset]:
+    """Return what to sum, by ascending offset."""
+    offsets = []
+    for dy, over in (vertical.nested if nested else vertical.spans).items():
+        for dx, across in (horizontal.nested if nested else horizontal.spans).items():
+            rectangles = [(down, along) for down in over for along in across]
+            weights = {}
+            if rectangles:
+                for p, q in product(over[0].weights, across[0].weights):
+                    block = (
+                        p[0] * horizontal.taps[0] + q[0],
+                        p[1] * horizontal.taps[1] + q[1],
+                    )
+                    weights[block] = [v.weights[p] * h.weights[q] for v, h in rectangles]
+            offsets.append(_Offset((dy, dx), rectangles, weights))
+    return offsets
+
+
+def _tiles(out: torch.Tensor) -> list[tuple[slice, slice]]:
+    """Cut the channels of rows and columns into blocks whose sums for all taps fit the cache."""
+    channels, taps, others, reads = out.shape
+    side = max(16, isqrt(_BLOCK_NUMBERS // (taps * reads)))
+    return list(product(_cut(channels, side), _cut(others, side)))
+
+
+def _cut(length: int, most: int) -> list[slice]:
+    count = -(-length // most)
+    ends = [length * i // count for i in range(count + 1)]
+    return [slice(start, stop) for start, stop in pairwise(ends)]

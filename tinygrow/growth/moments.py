@@ -2,8 +2,8 @@
 
 Between convolutions of stride and dilation 1 they come from correlations of maps, which are about
 as much work as a pass through the layers; elsewhere from im2col patches, weighted by how often the
-second layer reads them. Either way a bounded number of images is looked at at once, and products
-are summed in float64.
+second layer reads them. Either way a bounded number of images is looked at at once; sums of im2col
+products are kept in float64, sums of correlations where more than a few chunks come together.
 
 Legend: p, p1 patch sizes (with one for a bias) of the first and second layer, q outputs and T taps
 of the second.
@@ -15,7 +15,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
-from tinygrow.growth.correlations import Axis, Block, correlate, cross_axis, gram_axis
+from tinygrow.growth.correlations import (
+    Axis,
+    add_correlation,
+    cross_axis,
+    gram_axis,
+    mirror,
+)
 from tinygrow.growth.patches import (
     Layer,
     multiplicity,
@@ -27,7 +33,8 @@ from tinygrow.growth.patches import (
 )
 from tinygrow.growth.pooling import Pooling, pooled, pooled_size
 
-_Blocks = dict[Block, torch.Tensor]
+_ADDITIONS = 16
+"""Sums of chunks that come together in the precision of the products before they go to float64."""
 
 
 class GramSum:
@@ -50,7 +57,7 @@ class GramSum:
     ) -> None:
         self._layer, self._bound, self._reader = layer, bound, reader
         self._poolings = tuple(poolings)
-        self._blocks: _Blocks = {}
+        self._sums = _RunningSum()
         self._dense: torch.Tensor | None = None
         self._map: torch.Tensor | None = None  # the sum of all images
         self._images = 0
@@ -62,9 +69,11 @@ class GramSum:
         total = x.double().sum(0, keepdim=True)
         self._map = total if self._map is None else self._map + total
         if _correlated(self._layer, self._reader) and not self._poolings:
-            vertical, horizontal = self._axes(x.shape[2], x.shape[3])
+            axes = self._axes(x.shape[2], x.shape[3])
+            size = patch_size(self._layer)
             for part in _chunks(x, 4 * x[0].numel(), self._bound):
-                _add(self._blocks, correlate(part, part, vertical, horizontal, symmetric=True))
+                sums, fresh = self._sums.next(size, size, part)
+                add_correlation(self._by_taps(sums), part, part, *axes, fresh=fresh, symmetric=True)
             return
         weights = self._weights(tuple(x.shape[2:])).to(x)
         hidden = output_size(self._layer, tuple(x.shape[2:]))
@@ -77,28 +86,25 @@ class GramSum:
             self._dense.add_(_flat(columns * weights) @ _flat(columns).T)
 
     def result(self) -> torch.Tensor:
-        """Return the sum (p, p) in float64; entries channel-major, then tap, then the bias."""
+        """Return the sum (p, p); entries channel-major, then tap, then the bias. Ask once.
+
+        It is in the precision of the images where few chunks were added, otherwise in float64.
+        """
         assert self._map is not None
         if self._dense is not None:
             return 0.5 * (self._dense + self._dense.T)
-        layer, device = self._layer, self._map.device
-        assert isinstance(layer, nn.Conv2d)
-        size, width = patch_size(layer), layer.kernel_size[1]
-        taps = layer.kernel_size[0] * width
-        entries = layer.in_channels * taps
-        gram = torch.zeros(size, size, dtype=torch.float64, device=device)
-        blocks = {(a * width + b, c * width + d): x for (a, b, c, d), x in self._blocks.items()}
-        for one in range(taps):
-            # One write a tap: one a block would touch all of the matrix each time.
-            row = [blocks[one, two] if one <= two else blocks[two, one].T for two in range(taps)]
-            row[one] = 0.5 * (row[one] + row[one].T)
-            gram[one:entries:taps, :entries] = torch.stack(row, 2).flatten(1)
+        layer, gram = self._layer, self._sums.result()
+        mirror(self._by_taps(gram))
         if layer.bias is not None:
             weights = self._weights(tuple(self._map.shape[2:])).to(self._map)
-            first = (patches(layer, self._map)[0, :entries] * weights).sum(1)
+            first = (patches(layer, self._map)[0, : len(gram) - 1] * weights).sum(1)
             gram[-1, :-1] = gram[:-1, -1] = first
             gram[-1, -1] = self._images * weights.sum()
         return gram
+
+    def _by_taps(self, gram: torch.Tensor) -> torch.Tensor:
+        entries, taps = self._layer.weight[0].numel(), self._layer.weight[0, 0].numel()
+        return _by_taps(gram[:entries, :entries], taps, taps)
 
     def _axes(self, height: int, width: int) -> tuple[Axis, Axis]:
         layer = self._layer
@@ -146,7 +152,7 @@ class CrossSum:
     ) -> None:
         self._first, self._bound, self._second = first, bound, second
         self._poolings = tuple(poolings)
-        self._blocks: _Blocks = {}
+        self._sums = _RunningSum()
         self._dense: torch.Tensor | None = None
         self._targets: torch.Tensor | None = None  # the sum of all images
         self._hidden: tuple[int, ...] = ()
@@ -157,13 +163,18 @@ class CrossSum:
         total = target.double().sum(0, keepdim=True)
         self._targets = total if self._targets is None else self._targets + total
         self._hidden = output_size(self._first, tuple(x.shape[2:]))
+        size, width = patch_size(self._first), self._width()
         if _correlated(self._first, self._second) and not self._poolings:
-            vertical, horizontal = self._axes(tuple(x.shape[2:]), tuple(target.shape[2:]))
+            axes = self._axes(tuple(x.shape[2:]), tuple(target.shape[2:]))
             numbers = 2 * (x[0].numel() + target[0].numel())
             for part, wanted in _chunk_pairs(x, target, numbers, self._bound):
-                _add(self._blocks, correlate(wanted, part, vertical, horizontal))
+                sums, fresh = self._sums.next(size, width, part)
+                weight = self._first.weight
+                view = _by_taps(
+                    sums[: weight[0].numel()], weight[0, 0].numel(), width // target.shape[1]
+                )
+                add_correlation(view, part, wanted, *axes, fresh=fresh)
             return
-        size, width = patch_size(self._first), self._width()
         if self._dense is None:
             self._dense = torch.zeros(size, width, dtype=torch.float64, device=x.device)
         positions = max(1, torch.Size(self._hidden).numel())
@@ -174,26 +185,16 @@ class CrossSum:
             self._dense.add_(self._product(columns, wanted))
 
     def result(self) -> torch.Tensor:
-        """Return the sum in float64; rows channel-major, then tap, then the bias."""
+        """Return the sum; rows channel-major, then tap, then the bias. Ask once.
+
+        It is in the precision of the images where few chunks were added, otherwise in float64.
+        """
         if self._dense is not None:
             return self._dense
-        first, targets = self._first, self._targets
-        assert isinstance(first, nn.Conv2d) and targets is not None
-        taps, reads = first.kernel_size[0] * first.kernel_size[1], self._width() // targets.shape[1]
-        entries = first.in_channels * taps
-        cross = torch.empty(
-            patch_size(first), self._width(), dtype=torch.float64, device=targets.device
-        )
-        width = self._second.kernel_size[1] if isinstance(self._second, nn.Conv2d) else 1
-        blocks = {
-            (c * first.kernel_size[1] + d, a * width + b): x
-            for (a, b, c, d), x in self._blocks.items()
-        }
-        for tap in range(taps):
-            row = [blocks[tap, read].T for read in range(reads)]
-            cross[tap:entries:taps] = torch.stack(row, 2).flatten(1)
-        if first.bias is not None:
-            cross[-1] = self._read(targets)[0].sum(1)
+        assert self._targets is not None
+        cross = self._sums.result()
+        if self._first.bias is not None:
+            cross[-1] = self._read(self._targets)[0].sum(1)
         return cross
 
     def _width(self) -> int:
@@ -229,9 +230,9 @@ class CrossSum:
                 kernel, zeros = second.kernel_size[d], padding(second)[d]
             axes.append(
                 cross_axis(
-                    (outputs[d], self._hidden[d], size[d]),
-                    (kernel, first.kernel_size[d]),
-                    (zeros, padding(first)[d]),
+                    (size[d], self._hidden[d], outputs[d]),
+                    (first.kernel_size[d], kernel),
+                    (padding(first)[d], zeros),
                 )
             )
         return axes[0], axes[1]
@@ -246,12 +247,47 @@ def _correlated(*layers: Layer | None) -> bool:
     )
 
 
-def _add(sums: _Blocks, blocks: _Blocks) -> None:
-    for key, block in blocks.items():
-        if key in sums:
-            sums[key].add_(block)
+class _RunningSum:
+    """A matrix to which chunks are added in their own precision, and now and then in float64.
+
+    A product already sums thousands of terms in the precision of the chunk; a few of them together
+    are no worse. Only where many come together their sums are kept in float64.
+    """
+
+    def __init__(self) -> None:
+        self._near: torch.Tensor | None = None
+        self._total: torch.Tensor | None = None
+        self._additions = 0
+
+    def next(self, rows: int, columns: int, like: torch.Tensor) -> tuple[torch.Tensor, bool]:
+        """Return the matrix to add the next chunk to, and whether it holds nothing yet."""
+        if self._near is None:
+            self._near = torch.empty(rows, columns, dtype=like.dtype, device=like.device)
+        elif self._additions == _ADDITIONS:
+            self._flush()
+        self._additions += 1
+        return self._near, self._additions == 1
+
+    def result(self) -> torch.Tensor:
+        """Return the sum; in float64 where it was needed."""
+        assert self._near is not None
+        if self._total is None:
+            return self._near
+        self._flush()
+        return self._total
+
+    def _flush(self) -> None:
+        assert self._near is not None
+        if self._total is None:
+            self._total = self._near.double()
         else:
-            sums[key] = block.double()
+            self._total += self._near
+        self._additions = 0
+
+
+def _by_taps(matrix: torch.Tensor, taps: int, others: int) -> torch.Tensor:
+    """View a matrix without its bias as (R, T, C, E)."""
+    return matrix.unflatten(0, (-1, taps)).unflatten(2, (-1, others))
 
 
 def _flat(columns_BPL: torch.Tensor) -> torch.Tensor:

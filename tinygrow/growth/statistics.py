@@ -9,7 +9,8 @@ Several processes look at whole mini-batches, so that each is normalised as one 
 all get the moments of all of them.
 
 Nothing here is as large as images x output positions x taps x patch: im2col patches are held for a
-few images at a time (`chunk_megabytes`), weighted by how often the second layer reads them.
+few images at a time (`chunk_megabytes`), weighted by how often the second layer reads them; between
+plain convolutions there are none at all.
 
 Legend: n images, B^c patches that `first` reads, b patches that `second` reads, V desired update
 of the output of `second`; p, p1 patch sizes, q outputs, T taps of `second`.
@@ -35,7 +36,7 @@ from tinygrow.training.device import full_float32
 
 @dataclass(frozen=True, slots=True)
 class UpdateMoments:
-    """What the best move of the existing weights needs; every sum is divided by n.
+    """What the best move of the existing weights needs, in float64; every sum is divided by n.
 
     Attributes:
         S1: (p1, p1) second-order moment of what `second` reads.
@@ -53,6 +54,8 @@ class UpdateMoments:
 @dataclass(frozen=True, slots=True)
 class NeuronMoments:
     """What the optimal new neurons need; every sum is divided by n.
+
+    In the precision of the settings: that of products of which thousands are summed.
 
     Attributes:
         S: (p, p) moment of what `first` reads, weighted by how often `second` reads the position;
@@ -197,7 +200,9 @@ def update_moments_of(
         ],
     )
     return [
-        UpdateMoments(S1 / images, M / images, float(power) / images, images)
+        UpdateMoments(
+            S1.double().div_(images), M.double().div_(images), float(power) / images, images
+        )
         for S1, M, power in zip(found[::3], found[1::3], found[2::3], strict=True)
     ]
 
@@ -267,7 +272,7 @@ def neuron_moments_of(
         ],
     )
     return [
-        NeuronMoments(S / images, N / images, images)
+        NeuronMoments(S.div_(images).to(dtype), N.div_(images).to(dtype), images)
         for S, N in zip(found[::2], found[1::2], strict=True)
     ]
 

@@ -6,10 +6,11 @@ which is only solved with; elsewhere it is made of the eigenvectors above the cu
 triplets then come from a block Krylov space of a few products with N.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+
+from tinygrow.growth.low_rank import largest_eigenvalue, low_rank_root
 
 _SMALL = 640
 """Side up to which a full decomposition is the fastest."""
@@ -18,10 +19,8 @@ _ANGLE = 2e-7
 """Error of the wanted space, as a share of its distance to the rest."""
 _TOLD_APART = 0.01
 """Share by which two squared singular values must differ to be told apart that precisely."""
-_LOOK = 3  # products between two looks at what they have come to
 _MARGIN = 4.0
 """Times the cut by which the smallest eigenvalue, as estimated, must exceed it."""
-_LANCZOS_STEPS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +44,13 @@ class Root:
         """Return R x (p, k) for x (r, k)."""
         if self.triangular:
             return torch.linalg.solve_triangular(self.factor.T, x, upper=True)
-        return self.factor @ x
+        return _product(self.factor, x)
 
     def apply_transposed(self, x: torch.Tensor) -> torch.Tensor:
         """Return R^T x (r, k) for x (p, k)."""
         if self.triangular:
             return torch.linalg.solve_triangular(self.factor, x, upper=False)
-        return self.factor.T @ x
+        return _product(self.factor.T, x)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +78,16 @@ def root_of(S: torch.Tensor, relative_cut: float) -> Root:
         relative_cut: eigenvalues below this share of the largest count as zero.
     """
     factor, failed = torch.linalg.cholesky_ex(S)
-    if not bool(failed):
-        largest = _largest_eigenvalue(lambda x: S @ x, S)
-        inverse = _largest_eigenvalue(lambda x: torch.cholesky_solve(x, factor), S)
+    largest = largest_eigenvalue(lambda x: S @ x, S)
+    if not bool(failed) and largest > 0.0:
+        root = Root(factor, triangular=True)
+        inverse = largest_eigenvalue(lambda x: root.apply(root.apply_transposed(x)), S)
         if 0.0 < inverse * _MARGIN * relative_cut * largest < 1.0:
-            return Root(factor, triangular=True)
+            return root
+    if len(S) > _SMALL:
+        found = low_rank_root(S, relative_cut, largest)
+        if found is not None:
+            return Root(found, triangular=False)
     values, vectors = torch.linalg.eigh(S)
     kept = values > relative_cut * values[-1].clamp_min(0.0)
     return Root(vectors[:, kept] / values[kept].sqrt(), triangular=False)
@@ -102,58 +106,37 @@ def leading_triplets(root: Root, N: torch.Tensor, count: int) -> Triplets:
         return _all_triplets(root, N)
     generator = torch.Generator(N.device).manual_seed(0)
     start = torch.randn(N.shape[1], block, generator=generator, dtype=N.dtype, device=N.device)
-    basis = torch.linalg.qr(root.apply_transposed(N @ start))[0]  # (r, k), grows
+    basis = torch.linalg.qr(root.apply_transposed(_product(N, start)))[0]  # (r, k), grows
     images = N.new_empty(N.shape[1], 0)  # (R^T N)^T basis
     gram = N.new_empty(0, 0)  # images^T images
-    step = 0
     while basis.shape[1] <= side // 2:
-        latest = basis[:, -block:]
-        image = N.T @ root.apply(latest)
+        image = _product(N.T, root.apply(basis[:, -block:]))
         beside = images.T @ image
         gram = torch.cat([torch.cat([gram, beside], 1), torch.cat([beside.T, image.T @ image], 1)])
         images = torch.cat([images, image], 1)
-        rest = root.apply_transposed(N @ image)
+        rest = root.apply_transposed(_product(N, image))
         for _ in range(2):  # once leaves what rounding has mixed in
             rest = rest - basis @ (basis.T @ rest)
         fresh, lengths = torch.linalg.qr(rest)
-        step += 1
-        if step % _LOOK == 0:
-            squares, mixed = torch.linalg.eigh(gram)
-            # What the wanted vectors miss lies in the new block alone.
-            missed = float((lengths @ mixed[-block:, -count:]).norm())
-            last = float(squares[-count])
-            gap = max(last - float(squares[-count - 1]), _TOLD_APART * last)
-            if missed <= max(_ANGLE * gap, 1e-14 * float(squares[-1])):
-                order = torch.arange(len(squares) - 1, len(squares) - 1 - count, -1)
-                values = squares[order].clamp_min(0.0).sqrt()
-                mixed = mixed[:, order]
-                return Triplets(basis @ mixed, values, images @ mixed / values, complete=False)
+        squares, mixed = torch.linalg.eigh(gram)
+        # What the wanted vectors miss lies in the new block alone.
+        missed = float((lengths @ mixed[-block:, -count:]).norm())
+        last = float(squares[-count])
+        gap = max(last - float(squares[-count - 1]), _TOLD_APART * last)
+        if missed <= max(_ANGLE * gap, 1e-14 * float(squares[-1])):
+            order = torch.arange(len(squares) - 1, len(squares) - 1 - count, -1)
+            values = squares[order].clamp_min(0.0).sqrt()
+            mixed = mixed[:, order]
+            return Triplets(basis @ mixed, values, images @ mixed / values, complete=False)
         basis = torch.cat([basis, fresh], 1)
     return _all_triplets(root, N)  # values so close together that no shortcut tells them apart
+
+
+def _product(matrix: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Return matrix @ x (p, k), k small: MKL is up to ten times faster the other way round."""
+    return (x.T @ matrix.T).T
 
 
 def _all_triplets(root: Root, N: torch.Tensor) -> Triplets:
     u, values, v = torch.linalg.svd(root.apply_transposed(N), full_matrices=False)
     return Triplets(u, values, v.T, complete=True)
-
-
-def _largest_eigenvalue(apply: Callable[[torch.Tensor], torch.Tensor], like: torch.Tensor) -> float:
-    """Return the largest eigenvalue of a symmetric operator, from below, by Lanczos' method."""
-    generator = torch.Generator(like.device).manual_seed(0)
-    x = torch.randn(len(like), 1, generator=generator, dtype=like.dtype, device=like.device)
-    basis = x / x.norm()
-    diagonal, beside = [], []
-    for _ in range(min(_LANCZOS_STEPS, len(like))):
-        y = apply(basis[:, -1:])
-        diagonal.append((basis[:, -1:] * y).sum())
-        for _ in range(2):
-            y = y - basis @ (basis.T @ y)
-        length = y.norm()
-        if float(length) <= 1e-13 * abs(float(diagonal[0])):
-            break
-        beside.append(length)
-        basis = torch.cat([basis, y / length], 1)
-    matrix = torch.diag(torch.stack(diagonal))
-    for i, length in enumerate(beside[: len(diagonal) - 1]):
-        matrix[i, i + 1] = matrix[i + 1, i] = length
-    return float(torch.linalg.eigvalsh(matrix)[-1])

@@ -46,7 +46,7 @@ class StatisticsSettings:
         max_images: upper end; 0: the training set.
         batch_size: images a forward pass; BatchNorm uses the statistics of such a mini-batch.
         same_sample: estimate N on the images that gave the best update, instead of fresh ones.
-        dtype: of the products; their sums are kept in float64.
+        dtype: of the products; where many chunks of images come together, sums are in float64.
         chunk_megabytes: bound of the im2col patches that are held at once.
     """
 
