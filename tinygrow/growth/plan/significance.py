@@ -4,9 +4,9 @@ To first order an image's loss falls by g_i = <V_i, delta_i>, with V_i its desir
 1.2) and delta_i what the new neurons add there (1.1). Neurons fitted to noise have a mean g of zero
 on other images, however large their singular values are.
 
-The g_i are taken as independent. BatchNorm on mini-batch statistics couples the images of a batch so
-that their sum varies less than that, and the test is stricter than its level says: at 10 %, noise
-passed for a gain in 2 % of 300 trials (a residual network of two blocks, batches of 32).
+The g_i are taken as independent. BatchNorm on mini-batch statistics couples the images of a batch
+so that their sum varies less than that, and the test is stricter than its level says: at 10 %,
+noise passed for a gain in 2 % of 300 trials (a network of two residual blocks, batches of 32).
 """
 
 import math
