@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from tinygrow.architecture import Architecture
+from tinygrow.distributed import of_first
 from tinygrow.growth.extend import extend
 from tinygrow.growth.log import ExtensionCurves, ExtensionRow
 from tinygrow.growth.plan.facts import progress_of
@@ -181,7 +182,8 @@ class _Growth:
         measured = Measured(
             network, self.sites, widths, stream, self.architecture.input_shape, self.settings
         )
-        step = self.plan.next(progress_of(self.log.rows, self.sites, widths), measured)
+        # What is decided is the first process's.
+        step = of_first(self.plan.next(progress_of(self.log.rows, self.sites, widths), measured))
         if isinstance(step, End):
             self.ended = step.reason
             return

@@ -14,6 +14,7 @@ from typing import overload
 import torch
 from torch import nn
 
+from tinygrow.distributed import of_first, once
 from tinygrow.growth.amplitude import Trial, choose_amplitude, normalize
 from tinygrow.growth.bottleneck import Neurons, best_update, optimal_neurons
 from tinygrow.growth.plan import until
@@ -149,7 +150,8 @@ class Measured:
         return price_of_neuron(self._network, site, self._input_shape)
 
     def _milliseconds(self, networks: Sequence[nn.Module]) -> list[float]:
-        return milliseconds(networks, self._input_shape, self._settings.where.latency_batch)
+        batch = self._settings.where.latency_batch
+        return of_first(milliseconds(networks, self._input_shape, batch))  # clocks differ
 
     def _draw(self, sites: Sequence[Site]) -> Pieces:
         """Draw as many images as the most demanding site asks for its moments, and the rest."""
@@ -233,7 +235,7 @@ def leading_neurons(
     statistics, cut_off = settings.statistics, settings.solver.relative_cut
     smoothing = settings.training.label_smoothing
     updates = update_moments_of(network, sites, batches, statistics, smoothing)
-    deltas = [best_update(m.S1, m.M, cut_off) for m in updates]
+    deltas = [once(best_update, m.S1, m.M, cut_off) for m in updates]
     pairs = neuron_moments_of(
         network,
         sites,
@@ -244,7 +246,14 @@ def leading_neurons(
     )
     eps = torch.finfo(getattr(torch, statistics.dtype)).eps
     return [
-        optimal_neurons(pair.S, pair.N, count, cut_off, eps * (moments.power / cut_off) ** 0.5)
+        once(
+            optimal_neurons,
+            pair.S,
+            pair.N,
+            count,
+            cut_off,
+            eps * (moments.power / cut_off) ** 0.5,
+        )
         for pair, moments, count in zip(pairs, updates, counts, strict=True)
     ]
 
@@ -279,19 +288,21 @@ class _Finding:
         units = normalize(self._network, self._site, self._units(), self._pieces.search[0])
         signed = (units, units.scaled(-1.0, -1.0))
         best = max(signed, key=lambda u: float(self._gains(u, self._pieces.search).mean()))
-        return standard_errors(self._gains(best, self._pieces.held_out))
+        return of_first(standard_errors(self._gains(best, self._pieces.held_out)))
 
     def gain(self) -> float:
         """Return the loss that the neurons take off held-out images at the searched amplitude."""
         if not len(self._neurons.alpha):
             return 0.0
-        amplitude = choose_amplitude(
-            self._network,
-            self._site,
-            self._units(),
-            self._pieces.search,
-            searching(self._settings.amplitude),
-            self._smoothing,
+        amplitude = of_first(
+            choose_amplitude(
+                self._network,
+                self._site,
+                self._units(),
+                self._pieces.search,
+                searching(self._settings.amplitude),
+                self._smoothing,
+            )
         )
         if amplitude.units is None or amplitude.rejected:
             return 0.0

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tinygrow.growth.sites import Site
-from tinygrow.growth.surgery import NewUnits, widen
+from tinygrow.growth.surgery import NewUnits, fan_out_of, widen
 from tinygrow.networks.cost import count_multiply_adds, count_parameters
 from tinygrow.training.device import full_float32
 
@@ -51,7 +51,7 @@ def with_blank_units(network: nn.Module, site: Site, count: int) -> nn.Module:
     units = NewUnits(
         first.weight.new_zeros(count, *first.weight.shape[1:]),
         None if first.bias is None else first.bias.new_zeros(count),
-        second.weight.new_zeros(second.weight.shape[0], count, *second.weight.shape[2:]),
+        second.weight.new_zeros(len(second.weight), count, *fan_out_of(first, second).shape[2:]),
     )
     widen(wide, site, units)
     return wide
