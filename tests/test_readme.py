@@ -26,13 +26,13 @@ def test_the_code_for_researchers_runs(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_the_code_for_a_network_of_ones_own_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/growing.md").read_text(), re.DOTALL)
-    assert len(code.splitlines()) <= 34
+    assert len(code.splitlines()) <= 35
     names: dict[str, object] = {}
     exec(code, names)
     model, found = names["model"], names["found"]
-    assert [site.name for site in found] == ["0", "4"]  # type: ignore[attr-defined]
-    assert (model[0].out_channels, model[4].out_channels) == (4, 10)  # type: ignore[index]
-    assert "\n0 2 " in capsys.readouterr().out
+    assert len(found) == 8  # type: ignore[arg-type]
+    assert model.layer1[0].conv1.out_channels == 66  # type: ignore[attr-defined]
+    assert "\nlayer1.0.conv1 2 " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -77,7 +77,9 @@ def test_every_size_of_site_is_measured(
     assert solve == sorted(solve, reverse=True)
     for rates in speeds.extensions:
         assert (rates.statistics > 0) == (rates.solve > 0) == (method != "random")
-        assert rates.surgery > 0
+        # Surgery is what is left of its time without the solve: 0 where a busy machine was slow.
+        assert rates.surgery >= 0
+    assert max(rates.surgery for rates in speeds.extensions) > 0
 
 
 def test_a_measured_extension_takes_one_mini_batch_and_few_amplitudes(
