@@ -62,7 +62,7 @@ def propose(request: Request) -> tuple[Proposal, NewUnits | None, AmplitudeSetti
     started = time.perf_counter()
     units, amplitude = refined(request, proposal)
     seconds = proposal.seconds_solve + time.perf_counter() - started
-    return replace(proposal, seconds_solve=seconds), units, amplitude
+    return replace(proposal, seconds_solve=seconds), units if len(units) else None, amplitude
 
 
 def extend(
