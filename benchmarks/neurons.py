@@ -37,8 +37,8 @@ from benchmarks.timing import surroundings
 from tinygrow.architecture import Architecture, final_architecture, seed_architecture
 from tinygrow.data.prepared import DataCard, Split, load_card, load_split
 from tinygrow.errors import TinygrowError
-from tinygrow.growth.amplitude import choose_amplitude
 from tinygrow.growth.bottleneck import best_update, bottleneck
+from tinygrow.growth.extend import search
 from tinygrow.growth.neurons.method import METHODS
 from tinygrow.growth.neurons.proposal import Proposal, Request
 from tinygrow.growth.refine import refined
@@ -189,10 +189,7 @@ class Judge:
         proposal = self._proposal(request)
         started = time.perf_counter()
         units, amplitude_settings = refined(request, proposal)
-        smoothing = settings.training.label_smoothing
-        amplitude = choose_amplitude(
-            self.network, self.site, units, self.search, amplitude_settings, smoothing
-        )
+        amplitude = search(request, proposal, units, self.search, amplitude_settings)
         seconds = proposal.seconds_statistics + proposal.seconds_solve
         seconds += time.perf_counter() - started
         assert amplitude.units is not None

@@ -86,6 +86,14 @@ VARIANTS: Mapping[str, Variant] = {
         "refit in the Fisher metric without projection",
         _both(_solver(projection=False), _refined(fan_out="refit", metric="fisher")),
     ),
+    "pass": Variant(
+        "the same, and one further pass",
+        _both(_solver(projection=False), _refined(fan_out="refit", metric="fisher", passes=1)),
+    ),
+    "passes-3": Variant(
+        "the same, and up to three",
+        _both(_solver(projection=False), _refined(fan_out="refit", metric="fisher", passes=3)),
+    ),
     "random-refit-fisher": Variant(
         "random directions refitted: the control",
         _both(lambda s: replace(s, method="random"), _refined(fan_out="refit", metric="fisher")),

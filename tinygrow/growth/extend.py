@@ -11,6 +11,7 @@ from tinygrow.growth.amplitude import Amplitude, choose_amplitude
 from tinygrow.growth.bottleneck import best_update, bottleneck
 from tinygrow.growth.neurons.method import METHODS
 from tinygrow.growth.neurons.proposal import Proposal, Request
+from tinygrow.growth.passes import refine_further
 from tinygrow.growth.refine import refined
 from tinygrow.growth.sites import Site
 from tinygrow.growth.statistics import update_moments
@@ -65,6 +66,34 @@ def propose(request: Request) -> tuple[Proposal, NewUnits | None, AmplitudeSetti
     return replace(proposal, seconds_solve=seconds), units if len(units) else None, amplitude
 
 
+def search(
+    request: Request,
+    proposal: Proposal,
+    units: NewUnits,
+    images: Sequence[Batch],
+    settings: AmplitudeSettings,
+) -> Amplitude:
+    """Choose the amplitude of the units, and refine them further where the settings say so.
+
+    Args:
+        request: where.
+        proposal: its images of the best update serve further passes.
+        units: from `propose`.
+        images: of the search.
+        settings: of the amplitude, from `propose`.
+    """
+    refinement = request.settings.refinement
+    smoothing = request.settings.training.label_smoothing
+    amplitude = choose_amplitude(request.network, request.site, units, images, settings, smoothing)
+    if amplitude.units is None or amplitude.rejected or not refinement.passes:
+        return amplitude
+    estimate = proposal.update_batches or request.sample(request.settings.statistics.min_images)
+    passed = refine_further(
+        request.network, request.site, amplitude.units, estimate, images, refinement, smoothing
+    )
+    return replace(amplitude, units=passed.units, refined_loss=passed.loss)
+
+
 def extend(
     network: nn.Module,
     site: Site,
@@ -105,7 +134,7 @@ def extend(
     started = time.perf_counter()
     smoothing = settings.training.label_smoothing
     images = list(sample(settings.amplitude.images))  # looked at once for each amplitude
-    amplitude = choose_amplitude(network, site, units, images, amplitude_settings, smoothing)
+    amplitude = search(request, proposal, units, images, amplitude_settings)
     seconds_search = time.perf_counter() - started
     if amplitude.units is None:
         return Extension(site, proposal, amplitude, seconds_search=seconds_search)

@@ -161,6 +161,8 @@ class RefinementSettings:
         damping: added to the output's, as a share of their mean eigenvalue.
         significance: neurons are left out whose first-order gain on fresh images is below so many
             standard errors; 0: none. With `refit` alone, which settles signs.
+        passes: at most so many moves of fan-in and fan-out together behind the search of the
+            amplitude, each kept only if the loss falls on the images of the search.
     """
 
     fan_out: Literal["closed_form", "scale", "refit"] = "closed_form"
@@ -169,6 +171,7 @@ class RefinementSettings:
     ridge: float = 0.1
     damping: float = 0.1
     significance: float = 0.0
+    passes: int = 0
 
     def __post_init__(self) -> None:
         one_of("fan_out", self.fan_out, ("closed_form", "scale", "refit"))
@@ -183,6 +186,7 @@ class RefinementSettings:
         above("ridge", self.ridge, 0)
         above("damping", self.damping, 0)
         at_least("significance", self.significance, 0)
+        between("passes", self.passes, 0, 100)
         require(
             self.significance == 0 or self.fan_out == "refit",
             "significance",
