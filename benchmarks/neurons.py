@@ -5,11 +5,11 @@ each variant proposes the same number of neurons from the same statistics images
 of the line search. What they are worth is measured on images that served neither, with the network
 untouched otherwise:
 
-- the fall of the loss, with BatchNorm of the mini-batch as in training, and, on the first half of
-  those images, in evaluation mode with running statistics measured on the images of the search;
+- the fall of the loss, augmented and with BatchNorm of the mini-batch as in training; and, half of
+  them as they are, in evaluation mode with running statistics measured on the search's images;
 - the fall of the bottleneck: how much more of the desired update (that of the network before) the
-  weights of the second layer can do with the new neurons there, on that half, the best move fitted
-  to the very images it is measured on, with and without the neurons.
+  weights of the second layer can do with the new neurons there, on half of the augmented images,
+  the best move fitted to the very images it is measured on, with and without the neurons.
 
 Each cell is a line of OUT/cells.jsonl; a run goes on where the last one ended, and adds the
 variants that are new. The last line of stdout is one JSON object: the ratio of each variant's sum
@@ -31,24 +31,25 @@ import torch
 from torch import nn
 
 from benchmarks.neurons_summary import summarise
+from benchmarks.neurons_tail import features, tail_of
 from benchmarks.neurons_variants import PLAIN, VARIANTS, plain_settings
 from benchmarks.timing import surroundings
 from tinygrow.architecture import Architecture, final_architecture, seed_architecture
 from tinygrow.data.prepared import DataCard, Split, load_card, load_split
 from tinygrow.errors import TinygrowError
-from tinygrow.growth.amplitude import choose_amplitude
 from tinygrow.growth.bottleneck import best_update, bottleneck
+from tinygrow.growth.extend import search
 from tinygrow.growth.neurons.method import METHODS
 from tinygrow.growth.neurons.proposal import Proposal, Request
 from tinygrow.growth.refine import refined
 from tinygrow.growth.schedule import neurons_per_extension
-from tinygrow.growth.sites import sites_of
+from tinygrow.growth.sites import Site, sites_of
 from tinygrow.growth.statistics import UpdateMoments, batch_statistics, update_moments
 from tinygrow.growth.surgery import NewUnits, measure_running_statistics, widen
 from tinygrow.networks.build import build_network
 from tinygrow.settings.growth import GrowthSettings
 from tinygrow.settings.network import ResNetSettings
-from tinygrow.training.batches import Batch, DeviceImages, Sample, TrainingStream
+from tinygrow.training.batches import Batch, DeviceImages, TrainingStream
 from tinygrow.training.loop import Trainer
 
 BATCH = 100
@@ -106,16 +107,22 @@ class Cell:
 
 
 class Samples:
-    """Gives every variant the same images, call by call."""
+    """Gives every variant the same images, call by call, as the site's block reads them."""
 
-    def __init__(self, setting: Setting, cell: Cell) -> None:
-        self._setting, self._cell, self._calls = setting, cell, 0
+    def __init__(self, setting: Setting, cell: Cell, network: nn.Module, site: Site) -> None:
+        self._setting, self._cell, self._network, self._site = setting, cell, network, site
+        self._kept: dict[tuple[int, int], list[Batch]] = {}
+        self.calls = 0
 
-    def __call__(self, count: int) -> Sample:
+    def __call__(self, count: int) -> list[Batch]:
         """Return the images of this call."""
-        self._calls += 1
-        stream = self._setting.stream(self._cell.stream_seed(self._calls))
-        return stream.sample(count, BATCH)
+        self.calls += 1
+        key = self.calls, count
+        if key not in self._kept:
+            stream = self._setting.stream(self._cell.stream_seed(self.calls))
+            images = stream.sample(count, BATCH)
+            self._kept[key] = features(self._network, self._site, images)
+        return self._kept[key]
 
 
 def train(setting: Setting, seed: int) -> None:
@@ -151,22 +158,30 @@ class Judge:
         self.count = neurons_per_extension(
             setting.start.middle_widths, setting.final.middle_widths, settings.extensions
         )[index]
-        self.network = setting.network(cell.seed, cell.epochs)
+        whole = setting.network(cell.seed, cell.epochs)
+        self.network = tail_of(whole, self.site)
+        self.samples = Samples(setting, cell, whole, self.site)
         search = setting.stream(cell.stream_seed(99)).sample(settings.amplitude.images, BATCH)
-        self.search: Sequence[Batch] = list(search)
-        self.held_out: Sequence[Batch] = list(setting.held_out.batches(BATCH))
+        judges = TrainingStream(setting.held_out, settings.training.augmentation, cell.seed)
+        held_out = judges.sample(len(setting.held_out), BATCH)
+        self.search = features(whole, self.site, search)
+        self.held_out = features(whole, self.site, held_out)
         self._half = self.held_out[: len(self.held_out) // 2]
+        measure_running_statistics(whole, search)
+        plain = list(setting.held_out.batches(BATCH))[: len(self._half)]
+        self._as_they_are = features(whole, self.site, plain, training=False)
         self.before = self._losses(self.network)
         self._proposals: dict[Any, Proposal] = {}
 
     def measure(self, name: str) -> dict[str, Any]:
         """Let a variant propose, search and widen; return what that changed."""
         settings = VARIANTS[name].change(self.setting.settings)
+        self.samples.calls = 0
         request = Request(
             network=self.network,
             site=self.site,
             count=self.count,
-            sample=Samples(self.setting, self.cell),
+            sample=self.samples,
             available=len(self.setting.train),
             settings=settings,
             generator=torch.Generator().manual_seed(self.cell.stream_seed(98)),
@@ -174,10 +189,7 @@ class Judge:
         proposal = self._proposal(request)
         started = time.perf_counter()
         units, amplitude_settings = refined(request, proposal)
-        smoothing = settings.training.label_smoothing
-        amplitude = choose_amplitude(
-            self.network, self.site, units, self.search, amplitude_settings, smoothing
-        )
+        amplitude = search(request, proposal, units, self.search, amplitude_settings)
         seconds = proposal.seconds_statistics + proposal.seconds_solve
         seconds += time.perf_counter() - started
         assert amplitude.units is not None
@@ -216,7 +228,7 @@ class Judge:
         with batch_statistics(network):
             batch = _mean_loss(network, self.held_out)
         measure_running_statistics(network, self.search)
-        return batch, _mean_loss(network.eval(), self._half)
+        return batch, _mean_loss(network.eval(), self._as_they_are)
 
     def _bottleneck_fall(self, units: NewUnits) -> float:
         trial = copy.deepcopy(self.network)
@@ -247,7 +259,7 @@ def _mean_loss(network: nn.Module, batches: Sequence[Batch]) -> float:
 
 
 def _channels_last(network: nn.Module) -> nn.Module:
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return network.to(memory_format=torch.channels_last)
 
 
 def load_images(path: Path, images: int, held_out: int) -> tuple[DeviceImages, DeviceImages]:
@@ -320,6 +332,31 @@ def run(
                 print(f"seed {seed} epoch {epochs} depth {depth}", file=sys.stderr, flush=True)
 
 
+def setting_of(
+    data: Path,
+    folder: Path,
+    moments: tuple[int, ...],
+    *,
+    base_width: int = 8,
+    images: int = 5000,
+    held_out: int = 2000,
+) -> Setting:
+    """Return what all cells share: see `Setting` and `load_images`."""
+    one, two = load_images(data, images, held_out)
+    network = ResNetSettings(base_width=base_width, start=0.25)
+    classes = int(one.labels.max()) + 1
+    final = final_architecture(network, (3, *one.images_NHWC.shape[1:3]), classes)
+    return Setting(
+        start=seed_architecture(network, final),
+        final=final,
+        settings=plain_settings(),
+        train=one,
+        held_out=two,
+        moments=moments,
+        folder=folder,
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; the exit status is 1 where the aim is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -334,27 +371,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--held-out", type=int, default=2000)
     options = parser.parse_args(arguments)
     about = surroundings(torch.device("cpu"))
-    one, two = load_images(options.data, options.images, options.held_out)
-    network = ResNetSettings(base_width=options.base_width, start=0.25)
-    final = final_architecture(network, (3, *one.images_NHWC.shape[1:3]), len(_classes(one)))
-    setting = Setting(
-        start=seed_architecture(network, final),
-        final=final,
-        settings=plain_settings(),
-        train=one,
-        held_out=two,
-        moments=tuple(options.epochs),
-        folder=options.folder,
+    setting = setting_of(
+        options.data,
+        options.folder,
+        tuple(options.epochs),
+        base_width=options.base_width,
+        images=options.images,
+        held_out=options.held_out,
     )
     options.folder.mkdir(parents=True, exist_ok=True)
     run(setting, options.seeds, options.depths, list(dict.fromkeys([PLAIN, *options.variants])))
     summary = summarise(finished(options.folder / "cells.jsonl"))
     print(json.dumps({**summary, **about}))
     return 0 if summary["holds"] else 1
-
-
-def _classes(images: DeviceImages) -> list[int]:
-    return sorted(set(images.labels.tolist()))
 
 
 if __name__ == "__main__":

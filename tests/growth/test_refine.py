@@ -72,7 +72,7 @@ def test_moments_are_those_of_the_new_channels_beside_a_bias(kind: str) -> None:
 
 
 def test_the_fit_is_no_worse_than_any_other_fan_out() -> None:
-    """Its drop of (1/n) sum ||V - sum omega h||^2, the bias free, bounds the closed form's."""
+    """Its drop of (1/n) sum ||V - sum omega h||^2, the bias free, bounds that of other weights."""
     network, batch = conv_pair(activation=torch.relu)
     site = site_of(network)
     units = random_units(network, site, 4)

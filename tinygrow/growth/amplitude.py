@@ -39,6 +39,7 @@ class Amplitude:
         factor: chosen amplitude gamma, see `shares`. 0: rejected.
         amplitudes: all gamma that were tried, from 0 upwards.
         losses: mean training loss at each.
+        refined_loss: that after further passes over the units, where these gained.
     """
 
     units: NewUnits | None
@@ -46,6 +47,7 @@ class Amplitude:
     factor: float
     amplitudes: tuple[float, ...]
     losses: tuple[float, ...]
+    refined_loss: float | None = None
 
     @property
     def rejected(self) -> bool:
@@ -60,6 +62,8 @@ class Amplitude:
     @property
     def loss_after(self) -> float:
         """Mean loss with the neurons as they are added."""
+        if self.refined_loss is not None:
+            return self.refined_loss
         return self.losses[self.amplitudes.index(self.factor)]
 
 

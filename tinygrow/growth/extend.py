@@ -12,6 +12,7 @@ from tinygrow.growth.amplitude import Amplitude, choose_amplitude, settled_ampli
 from tinygrow.growth.bottleneck import best_update, bottleneck
 from tinygrow.growth.neurons.method import METHODS, SETTLED
 from tinygrow.growth.neurons.proposal import Proposal, Request
+from tinygrow.growth.passes import refine_further
 from tinygrow.growth.refine import refined
 from tinygrow.growth.schedule import whole
 from tinygrow.growth.sites import Site
@@ -19,6 +20,7 @@ from tinygrow.growth.statistics import update_moments
 from tinygrow.growth.surgery import NewUnits, measure_running_statistics, widen
 from tinygrow.networks.cost import count_parameters
 from tinygrow.settings.growth import AmplitudeSettings, GrowthSettings
+from tinygrow.training.batches import Batch
 from tinygrow.training.loop import Trainer
 from tinygrow.training.optimizer import Replacement
 
@@ -74,7 +76,8 @@ def propose(request: Request) -> tuple[Proposal, NewUnits | None, AmplitudeSetti
         units, amplitude = refined(request, proposal)
         seconds = proposal.seconds_solve + time.perf_counter() - started
         proposal = replace(proposal, seconds_solve=seconds)
-    return proposal, _whole_units(request, of_first(units)), amplitude
+    units = of_first(units)
+    return proposal, _whole_units(request, units) if len(units) else None, amplitude
 
 
 def _whole_units(request: Request, units: NewUnits) -> NewUnits | None:
@@ -87,6 +90,34 @@ def _whole_units(request: Request, units: NewUnits) -> NewUnits | None:
     if kept == len(units):
         return units
     return units.leading(kept) if kept else None
+
+
+def search(
+    request: Request,
+    proposal: Proposal,
+    units: NewUnits,
+    images: Sequence[Batch],
+    settings: AmplitudeSettings,
+) -> Amplitude:
+    """Choose the amplitude of the units, and refine them further where the settings say so.
+
+    Args:
+        request: where.
+        proposal: its images of the best update serve further passes.
+        units: from `propose`.
+        images: of the search.
+        settings: of the amplitude, from `propose`.
+    """
+    refinement = request.settings.refinement
+    smoothing = request.settings.training.label_smoothing
+    amplitude = choose_amplitude(request.network, request.site, units, images, settings, smoothing)
+    if amplitude.units is None or amplitude.rejected or not refinement.passes:
+        return amplitude
+    estimate = proposal.update_batches or request.sample(request.settings.statistics.min_images)
+    passed = refine_further(
+        request.network, request.site, amplitude.units, estimate, images, refinement, smoothing
+    )
+    return replace(amplitude, units=passed.units, refined_loss=passed.loss)
 
 
 def add_neurons(request: Request, alike: Sequence[nn.Module] = ()) -> Extension:
@@ -110,7 +141,7 @@ def add_neurons(request: Request, alike: Sequence[nn.Module] = ()) -> Extension:
     if proposal.settled is not None:
         amplitude = settled_amplitude(network, site, units, proposal.factor, images, smoothing)
     else:
-        amplitude = choose_amplitude(network, site, units, images, amplitude_settings, smoothing)
+        amplitude = search(request, proposal, units, images, amplitude_settings)
     amplitude = of_first(amplitude)
     seconds_search = time.perf_counter() - started
     if amplitude.units is None:

@@ -18,6 +18,7 @@ from tinygrow.growth.neurons.proposal import Proposal, Request
 from tinygrow.growth.patches import Layer, taps
 from tinygrow.growth.refit import RefitMoments, centred, choose_and_fit, fit_scales
 from tinygrow.growth.sample_size import update_sample_size
+from tinygrow.growth.significance import gain_scores
 from tinygrow.growth.signs import both_signs, neuron_signs
 from tinygrow.growth.sites import Site
 from tinygrow.growth.statistics import batch_statistics, desired_update
@@ -65,6 +66,11 @@ def refined(request: Request, proposal: Proposal) -> tuple[NewUnits, AmplitudeSe
         moments = refit_moments(network, site, units, batches, settings.statistics, smoothing)
         fit = choose_and_fit(moments, weights, request.count, refinement.ridge, damping)
         units = _taken(units, fit.chosen, fit.fan_out)
+        if refinement.significance:
+            fresh = request.sample(settings.statistics.min_images)
+            scores = gain_scores(network, site, units, fresh, smoothing)
+            kept = (scores >= refinement.significance).nonzero()[:, 0]
+            units = _taken(units, kept, fit.fan_out[kept])
     # The sign is the fit's; another one would be that of other neurons.
     return units, replace(settings.amplitude, sign="none")
 

@@ -7,6 +7,7 @@ fan-out yet, one pass gives the gain of all of them: a fan-out omega_k changes t
 """
 
 import copy
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -58,16 +59,36 @@ def neuron_signs(
         batch: training images.
         label_smoothing: that of the training loss.
     """
-    pairs = both_signs(units)
+    gains = first_order_gains(network, site, both_signs(units), [batch], label_smoothing)
+    plus, minus = gains[0].split(len(units))
+    return torch.where(plus >= minus, 1.0, -1.0)
+
+
+def first_order_gains(
+    network: nn.Module,
+    site: Site,
+    units: NewUnits,
+    batches: Iterable[Batch],
+    label_smoothing: float = 0.0,
+) -> torch.Tensor:
+    """Return (batches, K): the gain (1/n) sum <V, omega_k sigma(alpha_k b)> on each mini-batch.
+
+    Args:
+        network: before the extension; not changed.
+        site: where.
+        units: the gain is linear in their fan-out.
+        batches: training images.
+        label_smoothing: that of the training loss.
+    """
     trial = copy.deepcopy(network)
-    widen(trial, site, pairs.scaled(1.0, 0.0))
+    widen(trial, site, units.scaled(1.0, 0.0))
     _, second = site.layers(trial)
-    images, labels = batch
+    gains = []
     with batch_statistics(trial), full_float32(), torch.enable_grad():
-        loss = F.cross_entropy(trial(images), labels, label_smoothing=label_smoothing)
-        (gradient,) = torch.autograd.grad(loss, second.weight)
-    columns = pairs.columns
-    products = (gradient[:, -columns.shape[1] :] * columns).double()
-    rates = products.reshape(pairs.fan_out.shape).transpose(0, 1).flatten(1).sum(1)
-    plus, minus = rates.split(len(units))
-    return torch.where(plus <= minus, 1.0, -1.0)
+        for images, labels in batches:
+            loss = F.cross_entropy(trial(images), labels, label_smoothing=label_smoothing)
+            (gradient,) = torch.autograd.grad(loss, second.weight)
+            products = (gradient[:, -units.columns.shape[1] :] * units.columns).double()
+            by_unit = products.reshape(units.fan_out.shape).transpose(0, 1)
+            gains.append(-by_unit.flatten(1).sum(1))
+    return torch.stack(gains)

@@ -153,7 +153,11 @@ def desired_updates(
         for handle in handles:
             handle.remove()
     return [
-        Seen(_rows(first, inputs[first]), _rows(second, inputs[second]), _rows(second, -gradient))
+        Seen(
+            rows_of(first, inputs[first]),
+            rows_of(second, inputs[second]),
+            rows_of(second, -gradient),
+        )
         for (first, second), gradient in zip(pairs, gradients, strict=True)
     ]
 
@@ -309,7 +313,7 @@ def apply_layer(
     return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation)
 
 
-def _rows(layer: Layer, x: torch.Tensor) -> torch.Tensor:
+def rows_of(layer: Layer, x: torch.Tensor) -> torch.Tensor:
     """Return (rows, features) of what a linear layer reads or writes, whatever stands before."""
     return x.flatten(0, -2) if isinstance(layer, nn.Linear) else x
 

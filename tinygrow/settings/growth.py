@@ -40,6 +40,9 @@ class StatisticsSettings:
     training set.
 
     Attributes:
+        size: of the neurons' sample: `formula`, or `measured` (from `min_images` on it doubles
+            until the neurons of one half agree with the other).
+        agreement: share of their worth that the neurons of one half must keep on the other.
         conv_factor: `lu` for pairs of convolutions.
         linear_factor: `lu` for pairs of linear layers.
         min_images: lower end.
@@ -50,6 +53,8 @@ class StatisticsSettings:
         chunk_megabytes: bound of the im2col patches that are held at once.
     """
 
+    size: Literal["formula", "measured"] = "formula"
+    agreement: float = 0.5
     conv_factor: float = 0.5
     linear_factor: float = 2.0
     min_images: int = 200
@@ -60,6 +65,8 @@ class StatisticsSettings:
     chunk_megabytes: int = 256
 
     def __post_init__(self) -> None:
+        one_of("size", self.size, ("formula", "measured"))
+        between("agreement", self.agreement, 0, 1)
         above("conv_factor", self.conv_factor, 0)
         above("linear_factor", self.linear_factor, 0)
         at_least("min_images", self.min_images, 2)
@@ -82,12 +89,16 @@ class SolverSettings:
         relative_cut: eigenvalues of S and S1 below this share of the largest count as zero.
         projection: project the desired update on what the existing weights cannot do (`tiny`;
             GradMax never projects).
+        shrinkage: of S (`tiny`): `none`, or `cross_validated` (towards a multiple of the identity,
+            by as much as serves the neurons of one half of the sample best on the other).
     """
 
     relative_cut: float = 1e-6
     projection: bool = True
+    shrinkage: Literal["none", "cross_validated"] = "none"
 
     def __post_init__(self) -> None:
+        one_of("shrinkage", self.shrinkage, ("none", "cross_validated"))
         require(
             0 < self.relative_cut < 1, "relative_cut", self.relative_cut, "it must be in (0, 1)"
         )
@@ -165,6 +176,10 @@ class RefinementSettings:
             (directions of the output in which the loss bends more count more).
         ridge: added to the activations' second moments, as a share of each.
         damping: added to the output's, as a share of their mean eigenvalue.
+        significance: neurons are left out whose first-order gain on fresh images is below so many
+            standard errors; 0: none. With `refit` alone, which settles signs.
+        passes: at most so many moves of fan-in and fan-out together behind the search of the
+            amplitude, each kept only if the loss falls on the images of the search.
     """
 
     fan_out: Literal["closed_form", "scale", "refit"] = "closed_form"
@@ -172,6 +187,8 @@ class RefinementSettings:
     metric: Literal["euclidean", "fisher"] = "euclidean"
     ridge: float = 0.1
     damping: float = 0.1
+    significance: float = 0.0
+    passes: int = 0
 
     def __post_init__(self) -> None:
         one_of("fan_out", self.fan_out, ("closed_form", "scale", "refit"))
@@ -185,6 +202,14 @@ class RefinementSettings:
         one_of("metric", self.metric, ("euclidean", "fisher"))
         above("ridge", self.ridge, 0)
         above("damping", self.damping, 0)
+        at_least("significance", self.significance, 0)
+        between("passes", self.passes, 0, 100)
+        require(
+            self.significance == 0 or self.fan_out == "refit",
+            "significance",
+            self.significance,
+            "only with fan_out refit are the signs of new neurons known; make it 0",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,20 +1,23 @@
 """TINY: the neurons that reduce the expressivity bottleneck most (tiny.md 1.3 to 1.6, 1.13)."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
 from tinygrow.distributed import once
 from tinygrow.growth.bottleneck import Neurons, best_update, bottleneck, optimal_neurons
+from tinygrow.growth.halves import Halves, with_ridge
 from tinygrow.growth.neurons.proposal import Proposal, Request
 from tinygrow.growth.sample_size import neuron_sample_size, update_sample_size
 from tinygrow.growth.statistics import (
+    NeuronMoments,
     batch_statistics,
     desired_update,
     neuron_moments,
     update_moments,
 )
+from tinygrow.training.batches import Batch
 
 Solver = Callable[[torch.Tensor, torch.Tensor, int, float, float], Neurons]
 """From S, N, count, relative cut and floor to neurons, as `optimal_neurons` is."""
@@ -49,11 +52,12 @@ def propose(request: Request, solve: Solver = optimal_neurons) -> Proposal:
     started = time.perf_counter()
     neuron_images = update_images
     if not statistics.same_sample:
+        images = neuron_sample_size(first, second, hidden, request.available, statistics)
         neuron_images = request.sample(
-            neuron_sample_size(first, second, hidden, request.available, statistics)
+            images if statistics.size == "formula" else statistics.min_images
         )
     projection = delta if settings.solver.projection else None
-    pair = neuron_moments(network, site, neuron_images, projection, statistics, smoothing)
+    pair, ridge = _neuron_moments(request, neuron_images, projection)
     if pair.S.is_cuda:  # so that the clock does not count moments as solving
         torch.cuda.synchronize(pair.S.device)
     seconds_statistics += time.perf_counter() - started
@@ -62,7 +66,8 @@ def propose(request: Request, solve: Solver = optimal_neurons) -> Proposal:
     # Where the existing weights can do all of the desired update, N is rounding, which S^(-1/2)
     # magnifies by up to relative_cut^(-1/2).
     rounding = torch.finfo(getattr(torch, statistics.dtype)).eps * (moments.power / cut) ** 0.5
-    neurons = once(solve, pair.S, pair.N, request.count, cut, rounding)
+    S = with_ridge(pair.S, ridge)
+    neurons = once(solve, S, pair.N, request.count, cut, rounding)
     seconds_solve += time.perf_counter() - started
     return Proposal(
         neurons=neurons,
@@ -72,3 +77,34 @@ def propose(request: Request, solve: Solver = optimal_neurons) -> Proposal:
         seconds_statistics=seconds_statistics,
         seconds_solve=seconds_solve,
     )
+
+
+def _neuron_moments(
+    request: Request, images: Sequence[Batch], projection: torch.Tensor | None
+) -> tuple[NeuronMoments, float]:
+    """Return S and N, and the ridge of S; in halves where the estimation error is asked for."""
+    settings, statistics = request.settings, request.settings.statistics
+    smoothing, cut = settings.training.label_smoothing, settings.solver.relative_cut
+
+    def measure(part: Sequence[Batch]) -> NeuronMoments:
+        return neuron_moments(
+            request.network, request.site, part, projection, statistics, smoothing
+        )
+
+    crossed = settings.solver.shrinkage == "cross_validated"
+    if not crossed and statistics.size == "formula":
+        return measure(images), 0.0
+
+    def measure_halves(batches: list[Batch]) -> Halves:
+        middle = (len(batches) + 1) // 2
+        return Halves(measure(batches[:middle]), measure(batches[middle:] or batches[:middle]))
+
+    halves = measure_halves(list(images))
+    while True:
+        ridge = halves.best_ridge(request.count, cut) if crossed else 0.0
+        seen = halves.one.images + halves.two.images
+        most = min(request.available, statistics.max_images or request.available)
+        enough = statistics.size == "formula" or seen * 2 > most
+        if enough or halves.agreement(request.count, cut, ridge) >= statistics.agreement:
+            return halves.together(), ridge
+        halves = halves.joined(measure_halves(list(request.sample(seen))))
