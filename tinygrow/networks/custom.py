@@ -16,7 +16,8 @@ from torch import nn
 
 from tinygrow.architecture import Architecture
 from tinygrow.errors import TinygrowError
-from tinygrow.growth.discovery import Discovery, find_sites
+from tinygrow.growth.discovery import find_sites
+from tinygrow.growth.found import Discovery
 from tinygrow.growth.resize import resize
 from tinygrow.networks.tracing import first_line
 
@@ -170,9 +171,7 @@ def _check_logits(network: nn.Module, example: torch.Tensor, architecture: Archi
         ) from error
     layout = torch.channels_last
     try:
-        network.to(memory_format=layout)(  # type: ignore[call-overload]
-            example.contiguous(memory_format=layout)
-        )
+        network.to(memory_format=layout)(example.contiguous(memory_format=layout))
     except Exception as error:
         raise TinygrowError(
             f"architecture {name} does not run with channels last in memory, as training lays them"
