@@ -20,7 +20,7 @@ _HOMES = {
     "SettingError": "tinygrow.errors",
     "Site": "tinygrow.growth.sites",
     "sites_of": "tinygrow.growth.sites",
-    "Discovery": "tinygrow.growth.discovery",
+    "Discovery": "tinygrow.growth.found",
     "find_sites": "tinygrow.growth.discovery",
     "update_moments": "tinygrow.growth.statistics",
     "neuron_moments": "tinygrow.growth.statistics",

@@ -89,6 +89,7 @@ def test_a_plan_may_have_a_remainder() -> None:
         ("tests.networks.own:no_module", "returned a str; it must return a torch.nn.Module"),
         ("tests.networks.own:other_logits", "gives (2, 5) for 2 images; it must give logits (2, 4"),
         ("tests.networks.own:does_not_run", "does not run on images of (3, 8, 8)"),
+        ("tests.networks.own:views", "take flatten or reshape where it takes view"),
         ("tests.networks.own:nothing_grows", "may grow: 1: its outputs are the network's own"),
         (
             "tests.networks.own:untraceable",

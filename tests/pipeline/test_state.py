@@ -127,6 +127,30 @@ class Halfway(Observer):
             self.request.ask("test", 130)
 
 
+def test_the_code_of_a_network_of_ones_own_counts(folder: Path) -> None:
+    (folder / "mine").mkdir()
+    (folder / "mine" / "net.py").write_text("from mine import parts\nfrom . import more\n")
+    (folder / "mine" / "parts.py").write_text("WIDTH = 3\n")
+    (folder / "mine" / "more.py").write_text("")
+    change("models.demo.architecture", "mine.net:make")
+    before = {stage: belonging(stage) for stage in state.READ}
+    assert {"mine/net.py", "mine/parts.py", "mine/more.py"} <= set(before["grow"]["code"])
+
+    (folder / "mine" / "parts.py").write_text("WIDTH = 4\n")
+
+    for stage in state.READ:
+        assert state.differences(before[stage], belonging(stage)) == ["mine/parts.py"]
+
+    block = {"kind": "custom", "network": "json.tool:main", "start": 0.5, "arguments": {}}
+    change("models.demo.architecture", block)  # installed: its file alone
+    assert "json.tool" in belonging()["code"]
+    block["network"] = "nowhere.at.all:f"
+    change("models.demo.architecture", block)
+    assert belonging()["code"].keys() == before["grow"]["code"].keys() - {
+        f"mine/{name}.py" for name in ("net", "parts", "more")
+    }
+
+
 def test_a_stopped_stage_writes_no_output_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

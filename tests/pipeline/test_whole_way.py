@@ -17,6 +17,14 @@ from tests.pipeline.tiny import GRADMAX, MLP, RESNET, write_tiny_params
 STAGES = ("grow", "finetune", "export", "validate", "report")
 
 
+OWN = {
+    "kind": "custom",
+    "network": "networks.vgg:vgg",
+    "start": 0.25,
+    "arguments": {"widths": [4], "hidden": 7},
+}
+
+
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
@@ -35,8 +43,13 @@ def run(*arguments: str) -> str:
 
 @pytest.mark.parametrize(
     ("architecture", "growth"),
-    [(RESNET, {"snapshots": True}), (MLP, {"train_after": "sweep"}), (RESNET, GRADMAX)],
-    ids=["resnet", "mlp", "gradmax"],
+    [
+        (RESNET, {"snapshots": True}),
+        (MLP, {"train_after": "sweep"}),
+        (RESNET, GRADMAX),
+        (OWN, {}),
+    ],
+    ids=["resnet", "mlp", "gradmax", "own"],
 )
 def test_the_commands_make_a_model(
     tmp_path: Path,

@@ -72,11 +72,44 @@ class Shared(nn.Module):
         return self.norm(y) + y
 
 
+class Activated(nn.BatchNorm2d):
+    """A norm with its activation inside, as timm has them; perhaps one that does more."""
+
+    def __init__(self, width: int, more: float = 0.0) -> None:
+        super().__init__(width)
+        self.act, self.more = nn.ReLU(), more
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(super().forward(x)) + self.more
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        nn.Sequential(nn.ReLU(), nn.BatchNorm2d(1)),
+        Shared(),
+        nn.Sequential(nn.Conv2d(1, 1, 1), Activated(1)),
+        nn.Sequential(nn.Tanh(), Activated(1)),
+    ],
+    ids=["no layer before", "shared layer", "activation inside", "both"],
+)
+def test_norms_without_a_layer_of_their_own_become_a_product_and_a_sum(network: nn.Module) -> None:
+    torch.manual_seed(0)
+    for norm in norms(network):
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2.0)
+    x = torch.randn(4, 1, 3, 3)
+    folded = fold_batch_norm(network)
+    assert norms(network) and not norms(folded)
+    torch.testing.assert_close(folded(x), network.eval()(x).detach())
+
+
 @pytest.mark.parametrize(
     ("network", "words"),
     [
-        (nn.Sequential(nn.ReLU(), nn.BatchNorm2d(1)), "'1' cannot be folded"),
-        (Shared(), "'norm' cannot be folded"),
+        (nn.Sequential(nn.Conv2d(1, 1, 1), Activated(1, more=1.0)), "more than normalise"),
         (
             nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, track_running_stats=False)),
             "no running statistics",

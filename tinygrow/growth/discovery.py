@@ -9,15 +9,15 @@ copy before it counts.
 import copy
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import overload
 
 import torch
 from torch import fx, nn
 from torch.utils._pytree import tree_leaves
 
 from tinygrow.errors import TinygrowError
+from tinygrow.growth.found import Discovery, Refusal
 from tinygrow.growth.operations import (
     COUPLING,
     COUPLING_FUNCTIONS,
@@ -39,58 +39,6 @@ from tinygrow.networks.tracing import BatchNorm, Trace, Values, first_line, trac
 MAXIMUM_NOTE = "statistics through max-pooling are approximate: the average stands for it"
 
 _TOLERANCE = 1e-4  # of the outputs' scale: sums of float32 in another order
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A layer whose width may not grow.
-
-    Attributes:
-        layer: its module path; empty where it is all of the network.
-        why: the reason, in words.
-    """
-
-    layer: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Discovery(Sequence[Site]):
-    """What was found in a network; a sequence of its sites, and a table in print.
-
-    Attributes:
-        sites: that may grow, in the order in which the network runs.
-        widths: of the sites.
-        refused: all other layers, each with the reason.
-    """
-
-    sites: tuple[Site, ...]
-    widths: tuple[int, ...]
-    refused: tuple[Refusal, ...]
-
-    @overload
-    def __getitem__(self, index: int) -> Site: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Site, ...]: ...
-    def __getitem__(self, index: int | slice) -> Site | tuple[Site, ...]:
-        """Return a site."""
-        return self.sites[index]
-
-    def __len__(self) -> int:
-        """Return the number of sites."""
-        return len(self.sites)
-
-    def __str__(self) -> str:
-        """Return two tables: what may grow, and what may not."""
-        found = [
-            (str(site.depth), str(width), site.first, f"-> {site.second}", site.note)
-            for site, width in zip(self.sites, self.widths, strict=True)
-        ]
-        left = [(refusal.layer or "the network", refusal.why) for refusal in self.refused]
-        lines = [f"{len(found)} widths may grow"]
-        lines += _table([("depth", "width", "written by", "read by", "note"), *found], found)
-        lines += [f"{len(left)} may not", *_table([("layer", "why"), *left], left)]
-        return "\n".join(lines)
 
 
 def find_sites(model: nn.Module, example_input: torch.Tensor) -> Discovery:
@@ -425,12 +373,3 @@ def _alike(outputs: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
 
 def _nothing(why: str) -> Discovery:
     return Discovery((), (), (Refusal("", why),))
-
-
-def _table(rows: list[tuple[str, ...]], entries: Sequence[object]) -> Iterator[str]:
-    """Yield the rows in columns, or nothing where there is no entry."""
-    if not entries:
-        return
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(("", *(t.ljust(w) for t, w in zip(row, widths, strict=True)))).rstrip()

@@ -4,6 +4,7 @@ The function is called as `function(input_shape, classes, **arguments)` and retu
 at the widths that growth is to reach, with its own initialisation.
 """
 
+import copy
 import json
 from collections.abc import Callable
 from functools import lru_cache
@@ -15,7 +16,8 @@ from torch import nn
 
 from tinygrow.architecture import Architecture
 from tinygrow.errors import TinygrowError
-from tinygrow.growth.discovery import Discovery, find_sites
+from tinygrow.growth.discovery import find_sites
+from tinygrow.growth.found import Discovery
 from tinygrow.growth.resize import resize
 from tinygrow.networks.tracing import first_line
 
@@ -157,18 +159,24 @@ def build_custom(architecture: Architecture, seed: int | None = None) -> nn.Modu
 
 @torch.no_grad()
 def _check_logits(network: nn.Module, example: torch.Tensor, architecture: Architecture) -> None:
+    """Run the network as it comes and as training runs it, with channels last in memory."""
     name, shape = architecture.network, architecture.input_shape
-    modes = [(module, module.training) for module in network.modules()]
+    network = copy.deepcopy(network).eval()
     try:
-        logits: Any = network.eval()(example)
+        logits: Any = network(example)
     except Exception as error:
         raise TinygrowError(
             f"architecture {name} does not run on images of {shape}"
             f" ({type(error).__name__}: {first_line(error)})"
         ) from error
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    layout = torch.channels_last
+    try:
+        network.to(memory_format=layout)(example.contiguous(memory_format=layout))
+    except Exception as error:
+        raise TinygrowError(
+            f"architecture {name} does not run with channels last in memory, as training lays them"
+            f" out; take flatten or reshape where it takes view ({first_line(error)})"
+        ) from error
     right = (len(example), architecture.classes)
     if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != right:
         given = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
