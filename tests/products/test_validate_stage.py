@@ -34,7 +34,7 @@ def built(
     folder = tmp_path_factory.mktemp("pipeline")
     settings = {name: asdict(make()) for name, make in SECTIONS.items()}
     settings["validate"]["batch_sizes"] = [1, 3]
-    model = {"data": "toy", "seed": 0, "device": "cpu", **settings}
+    model = {"data": "toy", "seed": 0, "device": "cpu", "processes": 1, **settings}
     model["architecture"] = {"kind": "resnet", **asdict(ResNetSettings())}
     tree = {"data": {"toy": {"source": "digits", **asdict(DigitsSettings())}}}
     # JSON is YAML too.
