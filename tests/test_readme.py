@@ -14,16 +14,6 @@ PAGES = [
 ]
 
 
-def test_the_code_for_researchers_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (code,) = [block for block in blocks if "import torch" in block]
-    names: dict[str, object] = {}
-    exec(code, names)
-    assert capsys.readouterr().out.startswith("bottleneck ")
-    site, network = names["site"], names["network"]
-    assert site.layers(network)[0].out_features == 16 + 4  # type: ignore[attr-defined]
-
-
 def test_the_code_for_a_network_of_ones_own_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/growing.md").read_text(), re.DOTALL)
     assert len(code.splitlines()) <= 35
