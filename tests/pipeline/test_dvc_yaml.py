@@ -18,6 +18,8 @@ from tests.pipeline.closure import compact, expand
 
 STAGES = ("download", "grow", "finetune", "export", "validate", "report")
 CODE = "${root}/"
+USERS = "networks"
+"""Where users put their networks."""
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -46,7 +48,8 @@ def written(stage: str, *kinds: str) -> Iterator[tuple[str, bool]]:
 
 
 def code_dependencies(stage: str) -> list[str]:
-    return [d.removeprefix(CODE) for d in template(stage)["deps"] if d.startswith(CODE)]
+    listed = [d.removeprefix(CODE) for d in template(stage)["deps"] if d.startswith(CODE)]
+    return [path for path in listed if path != USERS]
 
 
 def data_dependencies(stage: str) -> list[str]:
@@ -91,6 +94,14 @@ def test_code_dependencies_are_the_import_closure(stage: str) -> None:
     assert used == listed, (
         f"stage {stage} in dvc.yaml: add {missing}, remove {superfluous}; all of its code:\n{right}"
     )
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stages_that_may_build_a_users_network_hang_on_its_folder(stage: str) -> None:
+    used = import_closure(Path("pipeline", "stages", f"{stage}.py"))
+    builds = Path("tinygrow/networks/custom.py") in used
+    assert (CODE + USERS in template(stage)["deps"]) == builds
+    assert builds == (stage in ("grow", "finetune", "export", "validate"))
 
 
 @pytest.mark.parametrize("stage", STAGES)
