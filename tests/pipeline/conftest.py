@@ -11,7 +11,7 @@ from tests.pipeline.tiny import read_demo, write_params
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     """A copy of the repository's code without what was made, under DVC alone."""
-    for name in ("tinygrow", "pipeline"):
+    for name in ("tinygrow", "pipeline", "networks"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", "params.yaml", "requirements.lock", ".dvcignore"):
         shutil.copy(ROOT / name, tmp_path / name)
