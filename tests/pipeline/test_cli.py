@@ -9,8 +9,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from pipeline.cli import INTERRUPTED, Program, cli, expected
+from pipeline.cli import cli
 from pipeline.closure import ROOT
+from pipeline.program import INTERRUPTED, Program, expected
 from tests.pipeline.tiny import put, read_shipped, write_params
 from tinygrow.errors import SettingError, TinygrowError
 
