@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from pipeline.process import share_cores, terminate
-from pipeline.program import Program
+from pipeline.program import Program, expected
 from pipeline.stopping import parents
 from tinygrow.errors import TinygrowError
 
