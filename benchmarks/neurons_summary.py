@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.neurons_variants import PLAIN
+from benchmarks.neurons_variants import PLAIN, VARIANTS
 
 MEASURES = ("loss_fall", "evaluation_loss_fall", "bottleneck_fall")
 AIM = 1.3
@@ -25,7 +25,8 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         (r["variant"], r["seed"], r["epochs"], r["depth"]): [float(r[m]) for m in MEASURES]
         for r in rows
     }
-    names = list(dict.fromkeys(r["variant"] for r in rows))
+    found = {r["variant"] for r in rows}
+    names = [name for name in VARIANTS if name in found]
     table = {}
     for name in names:
         cells = [k[1:] for k in values if k[0] == name and (PLAIN, *k[1:]) in values]
@@ -34,7 +35,10 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         table[name] = {"cells": len(cells)} | {
             measure: ratio(ours[:, i], plain[:, i]) for i, measure in enumerate(MEASURES)
         }
-    best = max(names, key=lambda name: table[name]["loss_fall"]["ratio"], default=PLAIN)
+    # What finished only some of the cells is in the table, but no candidate.
+    most = max((row["cells"] for row in table.values()), default=0)
+    whole = [name for name in names if table[name]["cells"] == most]
+    best = max(whole, key=lambda name: table[name]["loss_fall"]["ratio"], default=PLAIN)
     return {
         "variants": table,
         "best": best,

@@ -2,8 +2,8 @@
 
 Each variant widens the sites at depths 2, 7, 12 and 17 of the checkpoints of `benchmarks.neurons`
 once, by the real `extend`, and trains on. OUT is the folder of that benchmark: its checkpoints are
-read from there, and each run becomes a line of OUT/training.jsonl. The last line of stdout is one
-JSON object.
+read from there, and each run becomes a line of OUT/training-SCHEDULE.jsonl. The last line of stdout
+is one JSON object.
 """
 
 import argparse
@@ -11,8 +11,9 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -25,8 +26,12 @@ from tinygrow.growth.sites import sites_of
 from tinygrow.training.evaluate import evaluate
 from tinygrow.training.loop import Trainer
 
+Schedule = Literal["constant", "cosine"]
 
-def train_on(setting: Setting, name: str, seed: int, epochs: int, further: int) -> dict[str, Any]:
+
+def train_on(
+    setting: Setting, name: str, seed: int, epochs: int, further: int, schedule: Schedule
+) -> dict[str, Any]:
     """Widen each site once as the variant does, train, and return held-out accuracies.
 
     Args:
@@ -35,8 +40,10 @@ def train_on(setting: Setting, name: str, seed: int, epochs: int, further: int) 
         seed: of the checkpoint.
         epochs: of its training.
         further: epochs of training after the extensions.
+        schedule: of their learning rate.
     """
     settings = VARIANTS[name].change(setting.settings)
+    settings = replace(settings, training=replace(settings.training, schedule=schedule))
     network = setting.network(seed, epochs)
     stream = setting.stream(1_000_000 + seed)
     trainer = Trainer(network, stream, settings.training, total_epochs=further)
@@ -47,7 +54,13 @@ def train_on(setting: Setting, name: str, seed: int, epochs: int, further: int) 
     for site, count in zip(sites_of(setting.start), counts, strict=True):
         if site.depth in DEPTHS:
             extend(network, site, count, trainer, settings, generator=generator)
-    row: dict[str, Any] = {"variant": name, "seed": seed, "epochs": epochs, "further": further}
+    row: dict[str, Any] = {
+        "variant": name,
+        "seed": seed,
+        "epochs": epochs,
+        "further": further,
+        "schedule": schedule,
+    }
     row["loss_grown"], row["accuracy_grown"] = evaluate(network, setting.held_out)
     curve = []
     # The batches of training are not those of the search: the same stream for every variant.
@@ -90,16 +103,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=4, help="of training before")
     parser.add_argument("--further", type=int, default=3, help="epochs of training after")
     parser.add_argument("--variants", nargs="+", required=True, choices=list(VARIANTS))
+    parser.add_argument("--schedule", choices=["constant", "cosine"], default="cosine")
     options = parser.parse_args(arguments)
     about = surroundings(torch.device("cpu"))
     setting = setting_of(options.data, options.folder, (options.epochs,))
-    path = options.folder / "training.jsonl"
+    path = options.folder / f"training-{options.schedule}.jsonl"
     for seed in options.seeds:
         for name in dict.fromkeys([PLAIN, *options.variants]):
-            done = {(r["variant"], r["seed"]) for r in finished(path)}
-            if (name, seed) in done:
+            if (name, seed) in {(r["variant"], r["seed"]) for r in finished(path)}:
                 continue
-            row = train_on(setting, name, seed, options.epochs, options.further)
+            row = train_on(setting, name, seed, options.epochs, options.further, options.schedule)
             with path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(f"seed {seed} {name}: {row['accuracy']:.2f} %", file=sys.stderr, flush=True)

@@ -77,21 +77,22 @@ VARIANTS: Mapping[str, Variant] = {
     "scale": Variant("an amplitude for each neuron", _refined(fan_out="scale")),
     "refit": Variant("fan-out fitted to real activations", _refined(fan_out="refit")),
     "refit-fisher": Variant(
-        "the same, in the Fisher metric", _refined(fan_out="refit", metric="fisher")
+        "fan-out fitted in the Fisher metric", _refined(fan_out="refit", metric="fisher")
     ),
     "refit-fisher-3": Variant(
-        "the same, K of 3 K directions", _refined(fan_out="refit", metric="fisher", candidates=3)
+        "the best K of 3 K directions, fitted",
+        _refined(fan_out="refit", metric="fisher", candidates=3),
     ),
     "unprojected-refit-fisher": Variant(
-        "refit in the Fisher metric without projection",
+        "unprojected, fitted in the Fisher metric",
         _both(_solver(projection=False), _refined(fan_out="refit", metric="fisher")),
     ),
     "pass": Variant(
-        "the same, and one further pass",
+        "unprojected, fitted, one further pass",
         _both(_solver(projection=False), _refined(fan_out="refit", metric="fisher", passes=1)),
     ),
     "passes-3": Variant(
-        "the same, and up to three",
+        "unprojected, fitted, up to three passes",
         _both(_solver(projection=False), _refined(fan_out="refit", metric="fisher", passes=3)),
     ),
     "random-refit-fisher": Variant(
