@@ -28,6 +28,7 @@ from tinygrow.growth.amplitude import choose_amplitude, normalized
 from tinygrow.growth.discovery import find_sites
 from tinygrow.growth.extend import extend
 from tinygrow.growth.neurons import tiny
+from tinygrow.growth.record import facts_of
 from tinygrow.growth.refine import refined, refit_moments
 from tinygrow.growth.refit import choose_and_fit
 from tinygrow.growth.signs import both_signs, neuron_signs
@@ -234,6 +235,7 @@ def test_refined_extensions_lower_the_loss_on_fresh_images(method: str, refineme
     )
 
     assert done.added == 4 and done.amplitude is not None and done.amplitude.sign == 1
+    assert facts_of(done).columns.get("singular_values_kept", 4) == 4  # of all candidates
     assert loss(network, x, y) < before
 
 
