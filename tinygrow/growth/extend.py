@@ -78,8 +78,9 @@ def propose(request: Request) -> tuple[Proposal, NewUnits | None, AmplitudeSetti
     else:
         started = time.perf_counter()
         units, amplitude = refined(request, proposal)
-        seconds = proposal.seconds_solve + time.perf_counter() - started
-        proposal = replace(proposal, seconds_solve=seconds)
+        # It is passes over images that take the time, as for the other moments.
+        seconds = proposal.seconds_statistics + time.perf_counter() - started
+        proposal = replace(proposal, seconds_statistics=seconds)
     units = of_first(units)
     return proposal, _whole_units(request, units) if len(units) else None, amplitude
 
