@@ -78,6 +78,14 @@ def linear_pair(
     return network, (x, y)
 
 
+def token_pair(images: int = 7, tokens: int = 3, seed: int = 0) -> tuple[PairNet, Batch]:
+    """Return two linear layers that every token of an image goes through."""
+    torch.manual_seed(seed)
+    x = torch.randn(images, tokens, 5, dtype=torch.float64)
+    network = PairNet(nn.Linear(5, 4), nn.Linear(4, 6), x, torch.relu)
+    return network, (x, torch.randint(3, (images,)))
+
+
 def conv_pair(
     images: int = 6,
     channels: tuple[int, int, int] = (2, 3, 4),

@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from tests.growth.scenes import (
     NEVER,
@@ -296,3 +297,27 @@ def test_no_gain_at_all_is_a_rejection(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
     assert chosen.rejected
+
+
+class Casting(nn.Module):
+    """May name the precision of its numbers, as much code does."""
+
+    def __init__(self, casts: bool) -> None:
+        super().__init__()
+        self.first, self.second, self.casts = nn.Linear(6, 4), nn.Linear(4, 3), casts
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.relu(self.first(x.float() if self.casts else x)))
+
+
+def test_a_network_that_knows_no_float64_gets_the_better_signs_too() -> None:
+    network, plain = Casting(casts=True), Casting(casts=False)
+    plain.load_state_dict(network.state_dict())
+    batch = torch.randn(40, 6), torch.randint(3, (40,))
+    signs = []
+    for seed in range(6):
+        units = random_units(network, SITE, 2, seed)
+        found, right = (choose_amplitude(n, SITE, units, [batch], GRID) for n in (network, plain))
+        assert found.sign == right.sign
+        signs.append(found.sign)
+    assert {1, -1} == set(signs)

@@ -25,7 +25,12 @@ from tinygrow.growth.neurons.method import METHODS
 from tinygrow.growth.sites import Site, sites_of
 from tinygrow.networks.build import build_network
 from tinygrow.networks.cost import count_multiply_adds, count_parameters
-from tinygrow.settings.growth import AmplitudeSettings, GrowthSettings, StatisticsSettings
+from tinygrow.settings.growth import (
+    AmplitudeSettings,
+    GrowthSettings,
+    RefinementSettings,
+    StatisticsSettings,
+)
 from tinygrow.settings.plan import UntilSettings, WhenSettings, WhereSettings
 from tinygrow.training.loop import Trainer
 
@@ -111,6 +116,29 @@ def test_an_extension_of_a_residual_network_by_hand() -> None:
     assert cost.surgery == 30 * wide + 20 * again
     assert cost.surgery_solve == 4.5 * 46**3
     assert cost.solve == 4.5 * (28**3 + 37**3) + 0.5 * (4 * 37 * 36**2 + 22 * 36**3)
+
+
+@pytest.mark.parametrize("method", ["tiny", "random"])
+def test_refinement_costs_passes_over_the_images_of_the_update(method: str) -> None:
+    settings = quick_settings(
+        method=method,
+        statistics=StatisticsSettings(min_images=20, max_images=20, batch_size=10),
+        amplitude=AmplitudeSettings(images=30, smallest_exponent=-3, search="grid"),
+    )
+    refinement = RefinementSettings(fan_out="refit", candidates=3, passes=2)
+    architecture = architecture_of("resnet", (3, 5))
+    plain, refined = (
+        CostModel(architecture, s, 96).extension(0, (3, 5), 2)
+        for s in (settings, replace(settings, refinement=refinement))
+    )
+    behind = 4 * 8 * 64 + 2 * 9 * 8 * 5 * 16 + 8 * 3  # transition, second block, head
+    # Twelve candidates: three for each neuron, of both signs.
+    candidates, wide = (27 * 4 * 64 + 2 * 9 * 4 * m * 64 + behind for m in (3 + 12, 5))
+    moments = 64 * (9 * 12 + 1) * (9 * 12 + 1 + 4)
+    assert refined.statistics - plain.statistics == 20 * (candidates + behind + moments)
+    # A direction is a training step; five losses choose how far to follow it.
+    assert refined.search - plain.search == 2 * (20 * 3 + 30 * 5) * wide
+    assert refined.solve == plain.solve
 
 
 def test_few_patches_leave_fewer_directions_to_solve_for() -> None:

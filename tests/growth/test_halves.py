@@ -107,6 +107,16 @@ def test_a_measured_sample_doubles_until_the_halves_agree() -> None:
     assert never.images - content.images == 192
 
 
+def test_a_single_mini_batch_is_halved_too() -> None:
+    one = StatisticsSettings(
+        size="measured", min_images=64, max_images=128, batch_size=64, agreement=1.0
+    )
+    asked: list[int] = []
+    found = propose(request(one, SolverSettings(), asked))
+    assert asked[2:] == [64, 64]  # of the first, the halves do not agree
+    assert found.images - asked[1] == 128
+
+
 def test_halves_without_ridge_give_the_neurons_of_the_whole_sample() -> None:
     formula = StatisticsSettings(min_images=64, max_images=64, batch_size=16, dtype="float64")
     measured = replace(formula, size="measured", agreement=0.0)

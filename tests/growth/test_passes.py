@@ -72,6 +72,17 @@ def test_the_direction_is_as_large_as_what_it_changes(kind: str) -> None:
     assert sizes[1] == pytest.approx(sizes[0], rel=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["linear", "conv"])
+def test_activations_in_place_change_nothing(kind: str) -> None:
+    network, batch, units = scene(kind)
+    right = direction(network, site_of(network), units, [batch], SETTINGS)
+    network.activation = torch.relu_
+    network.tail = lambda a: network.head(a.tanh_().flatten(1))
+    found = direction(network, site_of(network), units, [batch], SETTINGS)
+    for one, other in zip(found, right, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_passes_lower_the_loss_of_the_search_and_report_it() -> None:
     network, architecture = resnet(middle=(2, 2))
     site = sites_of(architecture)[1]
@@ -95,5 +106,17 @@ def test_a_pass_that_does_not_gain_leaves_the_units(monkeypatch: pytest.MonkeyPa
         return tuple(-part for part in direction(*arguments))  # type: ignore[arg-type,return-value]
 
     monkeypatch.setattr(module, "direction", upwards)
+    passed = refine_further(network, site_of(network), units, [batch], [batch], SETTINGS)
+    assert passed.units is units and passed.loss is None
+
+
+def test_steps_whose_loss_is_not_a_number_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, batch, units = scene("linear")
+
+    def broken(*arguments: object) -> Change:
+        into, bias, out = direction(*arguments)  # type: ignore[arg-type]
+        return into, bias, out * torch.nan
+
+    monkeypatch.setattr(module, "direction", broken)
     passed = refine_further(network, site_of(network), units, [batch], [batch], SETTINGS)
     assert passed.units is units and passed.loss is None

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.growth import oracle
+from tests.growth.neurons.scenes import request
 from tests.growth.scenes import (
     EXACT,
     conv_pair,
@@ -24,14 +25,18 @@ from tests.growth.scenes import (
 )
 from tinygrow.errors import TinygrowError
 from tinygrow.growth.amplitude import choose_amplitude, normalized
+from tinygrow.growth.discovery import find_sites
 from tinygrow.growth.extend import extend
-from tinygrow.growth.refine import refit_moments
+from tinygrow.growth.neurons import tiny
+from tinygrow.growth.record import facts_of
+from tinygrow.growth.refine import refined, refit_moments
 from tinygrow.growth.refit import choose_and_fit
 from tinygrow.growth.signs import both_signs, neuron_signs
-from tinygrow.growth.sites import sites_of
-from tinygrow.growth.surgery import NewUnits, measure_running_statistics, widen
+from tinygrow.growth.sites import Site, sites_of
+from tinygrow.growth.surgery import NewUnits, as_units, measure_running_statistics, widen
 from tinygrow.growth.transparent import transparent
 from tinygrow.settings.growth import AmplitudeSettings, RefinementSettings
+from tinygrow.training.batches import Batch
 from tinygrow.training.loop import Trainer
 
 
@@ -230,7 +235,46 @@ def test_refined_extensions_lower_the_loss_on_fresh_images(method: str, refineme
     )
 
     assert done.added == 4 and done.amplitude is not None and done.amplitude.sign == 1
+    if method == "random":  # what the estimate scales by images is not taken for solving
+        assert done.proposal.seconds_solve == 0.0 < done.proposal.seconds_statistics
+    assert facts_of(done).columns.get("singular_values_kept", 4) == 4  # of all candidates
     assert loss(network, x, y) < before
+
+
+def pooled_and_flattened() -> tuple[torch.nn.Module, Site, Batch]:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(4, 5),
+    )
+    x, y = torch.randn(16, 3, 5, 5), torch.randint(5, (16,))
+    return network, find_sites(network, x)[0], (x, y)
+
+
+@pytest.mark.parametrize("kind", ["1x1", "pooled", "linear"])
+def test_the_fan_out_of_a_single_tap_is_scaled_neuron_by_neuron(kind: str) -> None:
+    if kind == "pooled":
+        network, site, batch = pooled_and_flattened()
+    elif kind == "1x1":
+        network, batch = conv_pair(activation=torch.relu, second={"kernel_size": 1, "padding": 0})
+        site = site_of(network)
+    else:
+        network, batch = linear_pair(activation=torch.relu)
+        site = site_of(network)
+    refinement = RefinementSettings(fan_out="scale")
+    asked = request(network, site, batch, quick_settings(refinement=refinement), count=2)
+    proposal = tiny.propose(asked)
+
+    units, _ = refined(asked, proposal)
+
+    plain = as_units(proposal.neurons, *site.layers(network))
+    one, other = (u.fan_out.transpose(0, 1).flatten(1).double() for u in (units, plain))
+    assert one.any() and units.fan_out.shape == plain.fan_out.shape
+    cosine = F.cosine_similarity(one, other).abs()
+    assert (one.any(1).logical_not() | (cosine > 1 - 1e-6)).all()
 
 
 def test_settings_name_what_is_wrong() -> None:

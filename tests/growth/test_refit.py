@@ -42,6 +42,13 @@ def test_all_candidates_give_the_regression() -> None:
     np.testing.assert_allclose(omega.reshape(-1, OUTPUTS).numpy(), wanted, rtol=1e-6, atol=1e-8)
 
 
+def test_where_nothing_can_be_gained_nothing_is_chosen() -> None:
+    _, _, moments = scene()
+    still = RefitMoments(moments.gram, torch.zeros_like(moments.cross), moments.fisher)
+    fit = choose_and_fit(still, TAPS, 2, TINY, None)
+    assert len(fit.chosen) == 0 and fit.fan_out.shape == (0, TAPS, OUTPUTS)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_each_choice_is_the_one_that_lowers_the_residual_most(seed: int) -> None:
     h, v, moments = scene(seed)

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tinygrow.distributed import add_up, share
+from tinygrow.distributed import add_up, of_first, share
 from tinygrow.errors import TinygrowError
 from tinygrow.growth.line_search import search
 from tinygrow.growth.patches import Layer
 from tinygrow.growth.replay import Replay
-from tinygrow.growth.signs import neuron_signs
+from tinygrow.growth.signs import both_signs, first_order_gains, neuron_signs
 from tinygrow.growth.sites import Site
 from tinygrow.growth.statistics import apply_layer, batch_statistics
 from tinygrow.growth.surgery import NewUnits, widen
@@ -247,9 +247,16 @@ def choose_amplitude(
         units = units.signed(neuron_signs(network, site, units, batches[0], label_smoothing))
     sign = 1
     if settings.sign == "group":
-        sign = better_sign(
-            Trial(network, site, units), batches[0], settings.sign_amplitude, label_smoothing
-        )
+        trial = Trial(network, site, units)
+        if _runs_in_float64(trial.network, batches[0][0]):
+            sign = better_sign(trial, batches[0], settings.sign_amplitude, label_smoothing)
+        else:
+            gains = first_order_gains(
+                network, site, both_signs(units), batches[:1], label_smoothing
+            )
+            sign = of_first(
+                1 if gains[0, : len(units)].sum() >= gains[0, len(units) :].sum() else -1
+            )
     trial = Trial(network, site, units)
     trial.expect_repeats()
 
@@ -329,6 +336,18 @@ def better_sign(trial: Trial, batch: Batch, amplitude: float, label_smoothing: f
         trial.set(sign * fan_in, sign * fan_out)
         losses.append(trial.loss([(images, labels)], label_smoothing))
     return 1 if losses[0] <= losses[1] else -1
+
+
+@torch.no_grad()
+def _runs_in_float64(network: nn.Module, images: torch.Tensor) -> bool:
+    """Say whether a network, which is left in float64, names no other precision in its code."""
+    network.double()
+    try:
+        with batch_statistics(network):
+            network(images[:2].double())
+    except RuntimeError:
+        return False
+    return True
 
 
 def _channel(layer: Layer) -> int:

@@ -18,6 +18,7 @@ from torch import nn
 from tinygrow.architecture import Architecture
 from tinygrow.growth.line_search import bracket_losses, largest_exponent
 from tinygrow.growth.neurons.method import SETTLED
+from tinygrow.growth.passes import STEPS
 from tinygrow.growth.plan.cost import next_targets, with_choice
 from tinygrow.growth.plan.measured import searching
 from tinygrow.growth.plan.when import most_trainings
@@ -25,8 +26,8 @@ from tinygrow.growth.sample_size import neuron_sample_size, update_sample_size
 from tinygrow.growth.schedule import visits
 from tinygrow.growth.sites import Site, sites_of
 from tinygrow.networks.build import build_network
-from tinygrow.networks.cost import LayerShape, count_parameters, layer_shapes
-from tinygrow.settings.growth import AmplitudeSettings, GrowthSettings
+from tinygrow.networks.cost import TRAINING_PASSES, LayerShape, count_parameters, layer_shapes
+from tinygrow.settings.growth import AmplitudeSettings, GrowthSettings, RefinementSettings
 
 USUAL_END = -6
 """Power of two at which a search that stops at the first increase ends on average, once activations
@@ -55,10 +56,10 @@ class ExtensionCost:
 
     Attributes:
         statistics_images: of the moments.
-        statistics: of the moments.
+        statistics: of the moments, with those of a refitted fan-out.
         solve: of eigenvectors and singular vectors.
         first_looks: of normalisation and sign, at the first mini-batch of the search.
-        search: of the line search.
+        search: of the line search, and of further passes.
         surgery: of running statistics and of the moments for the bottleneck measured again.
         surgery_solve: of its linear algebra.
     """
@@ -176,6 +177,12 @@ class CostModel:
             looks += 2 * (settings.amplitude.normalization == "functional")
             looks += 2 * (settings.amplitude.sign == "group")
             search = self._search(site, after)
+            sample = update_sample_size(
+                _layer(second), second.input_size, self.available, settings.statistics
+            )
+            statistics += sample * self._refit(index, widths, count)
+            tries = TRAINING_PASSES * sample / search_images + len(STEPS) + 1
+            search += settings.refinement.passes * round(tries * forward)
         networks = 2 if settings.training.ema else 1
         surgery, surgery_solve = float(networks * search_images * forward), 0.0
         if "update" in measured:
@@ -233,6 +240,17 @@ class CostModel:
             if statistics.same_sample and update:
                 neurons = update
         return update, neurons
+
+    def _refit(self, index: int, widths: Sequence[int], count: int) -> int:
+        """Return the multiply-adds of the moments of new channels, of one image."""
+        refinement, site, wider = self.settings.refinement, self.sites[index], list(widths)
+        if refinement.fan_out == "closed_form":
+            return 0
+        count *= 2 * refinement.candidates if refinement.fan_out == "refit" else 1  # both signs
+        wider[index] += count
+        shapes = self._at(wider)
+        new = replace(shapes[site.second], inputs=count * self._shapes[site.second].inputs)
+        return self._gradient(site, shapes) + _update_products(new)
 
     def _step_images(self, first: LayerShape, second: LayerShape) -> int:
         """Return the images on which candidates are trained and compared."""
@@ -311,20 +329,15 @@ def plan_cost(
             that is done.
     """
     model = CostModel(start, settings, images)
-    # Sites are compared by TINY's neurons, whatever method then adds some.
+    # Sites are compared by TINY's neurons as they are, whatever method then adds some.
+    plain = replace(settings, refinement=RefinementSettings())
     chooser = CostModel(
         start,
-        replace(settings, method="tiny", amplitude=searching(settings.amplitude)),
+        replace(plain, method="tiny", amplitude=searching(settings.amplitude)),
         images,
     )
-    plan = list(
-        visits(
-            start.middle_widths,
-            final.middle_widths,
-            settings.extensions,
-            settings.where.width_multiple,
-        )
-    )
+    reach = start.middle_widths, final.middle_widths
+    plan = list(visits(*reach, settings.extensions, settings.where.width_multiple))
     most = most_trainings(settings)
     trained = [most * (settings.train_after == "site" or visit.ends_sweep) for visit in plan]
     if most > 1:

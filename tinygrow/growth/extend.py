@@ -61,8 +61,12 @@ def propose(request: Request) -> tuple[Proposal, NewUnits | None, AmplitudeSetti
         how the amplitude is to be searched.
     """
     settings, method = request.settings, request.settings.method
-    candidates = 1 if method in SETTLED else settings.refinement.candidates
-    proposal = METHODS[method](replace(request, count=request.count * candidates))
+    if method in SETTLED:
+        # Copies and pairs cannot be parted afterwards.
+        wanted = _whole_count(request, request.count) or request.count
+    else:
+        wanted = request.count * settings.refinement.candidates
+    proposal = METHODS[method](replace(request, count=wanted))
     # Processes that differ in a last bit must not grow different networks.
     proposal = replace(
         proposal, neurons=of_first(proposal.neurons), settled=of_first(proposal.settled)
@@ -74,22 +78,24 @@ def propose(request: Request) -> tuple[Proposal, NewUnits | None, AmplitudeSetti
     else:
         started = time.perf_counter()
         units, amplitude = refined(request, proposal)
-        seconds = proposal.seconds_solve + time.perf_counter() - started
-        proposal = replace(proposal, seconds_solve=seconds)
+        # It is passes over images that take the time, as for the other moments.
+        seconds = proposal.seconds_statistics + time.perf_counter() - started
+        proposal = replace(proposal, seconds_statistics=seconds)
     units = of_first(units)
     return proposal, _whole_units(request, units) if len(units) else None, amplitude
 
 
 def _whole_units(request: Request, units: NewUnits) -> NewUnits | None:
     """Return as many units as take the width to a multiple, where it is kept to multiples."""
-    multiple = request.settings.where.width_multiple
-    if multiple == 1:
-        return units
-    width = request.site.layers(request.network)[0].weight.shape[0]
-    kept = whole(width, len(units), multiple)
+    kept = _whole_count(request, len(units))
     if kept == len(units):
         return units
     return units.leading(kept) if kept else None
+
+
+def _whole_count(request: Request, count: int) -> int:
+    width = request.site.layers(request.network)[0].weight.shape[0]
+    return whole(width, count, request.settings.where.width_multiple)
 
 
 def search(

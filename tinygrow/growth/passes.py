@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from tinygrow.growth.amplitude import Trial
 from tinygrow.growth.moments import GramSum
@@ -80,7 +81,7 @@ def refine_further(
             )
             trial.set(1.0, 1.0)
             loss = trial.loss(search, label_smoothing)
-            if loss >= best:
+            if not loss < best:  # nor is what is not a number
                 break
             best, found = loss, trial.units
         if found is units:
@@ -110,10 +111,12 @@ def direction(
     inputs, hidden = GramSum(first, _BOUND), GramSum(second, _BOUND)
     sums: list[torch.Tensor] = []
     kept: dict[str, torch.Tensor] = {}
+    edges: dict[str, GradientEdge] = {}
 
     def keep(name: str) -> object:
         def hook(_: nn.Module, read: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            kept[name + " in"], kept[name + " out"] = read[0], output
+            # Of the output its place in the graph, as an activation in place overwrites it.
+            kept[name], edges[name] = read[0], get_gradient_edge(output)
 
         return hook
 
@@ -122,22 +125,22 @@ def direction(
         second.register_forward_hook(keep("second")),  # type: ignore[arg-type]
     ]
     wanted = [first.weight, second.weight] + ([] if first.bias is None else [first.bias])
+    leaves = [get_gradient_edge(parameter) for parameter in wanted]
     images = 0
     try:
         with batch_statistics(trial), full_float32(), torch.enable_grad():
             for x, y in batches:
                 logits = trial(x)
                 loss = F.cross_entropy(logits, y, reduction="sum", label_smoothing=label_smoothing)
-                outputs = [kept["first out"], kept["second out"]]
-                slopes = torch.autograd.grad(loss, [*outputs, *wanted])
+                slopes = torch.autograd.grad(loss, [edges["first"], edges["second"], *leaves])
                 parts = [
                     _square(rows_of(first, slopes[0])[:, -count:]),
                     _square(rows_of(second, slopes[1])),
                 ]
                 parts += [s.double() for s in slopes[2:]]
                 sums = parts if not sums else [a + b for a, b in zip(sums, parts, strict=True)]
-                inputs.add(rows_of(first, kept["first in"].detach()))
-                hidden.add(rows_of(second, kept["second in"].detach()))
+                inputs.add(rows_of(first, kept["first"].detach()))
+                hidden.add(rows_of(second, kept["second"].detach()))
                 images += len(y)
     finally:
         for handle in handles:

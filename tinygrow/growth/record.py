@@ -141,7 +141,9 @@ def facts_of(extension: Extension, choice: ExtensionFacts | None = None) -> Exte
         "seconds_search": extension.seconds_search,
         "seconds_surgery": extension.seconds_surgery,
     }
-    spectrum, kept = proposal.neurons.spectrum, len(proposal.neurons.singular_values)
+    spectrum = proposal.neurons.spectrum
+    # Fewer than there are, where a choice was made among candidates or widths are multiples.
+    kept = min(len(proposal.neurons.singular_values), extension.added)
     if len(spectrum):
         power = spectrum.double().square()
         columns |= {

@@ -55,9 +55,7 @@ def refined(request: Request, proposal: Proposal) -> tuple[NewUnits, AmplitudeSe
     if refinement.fan_out == "scale":
         units = units.signed(neuron_signs(network, site, units, batches[0], smoothing))
         moments = refit_moments(network, site, units, batches, settings.statistics, smoothing)
-        omega = (
-            units.fan_out.flatten(2).permute(1, 2, 0) if weights > 1 else units.fan_out.T[:, None]
-        )
+        omega = units.fan_out.reshape(*units.fan_out.shape[:2], weights).permute(1, 2, 0)
         factors = fit_scales(moments, omega, refinement.ridge, damping).to(units.fan_out)
         shape = (1, -1, *[1] * (units.fan_out.ndim - 2))
         units = replace(units, fan_out=units.fan_out * factors.reshape(shape))

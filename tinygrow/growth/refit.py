@@ -80,7 +80,7 @@ def choose_and_fit(
     fan_out = torch.linalg.solve(gram[rows][:, rows], cross[rows])
     if inverse is not None:
         fan_out = fan_out @ inverse
-    return Refit(chosen, fan_out.reshape(len(chosen), taps, -1), gains)
+    return Refit(chosen, fan_out.reshape(len(chosen), taps, cross.shape[1]), gains)
 
 
 def fit_scales(

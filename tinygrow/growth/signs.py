@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tinygrow.distributed import of_first
 from tinygrow.growth.sites import Site
 from tinygrow.growth.statistics import batch_statistics
 from tinygrow.growth.surgery import NewUnits, widen
@@ -61,7 +62,8 @@ def neuron_signs(
     """
     gains = first_order_gains(network, site, both_signs(units), [batch], label_smoothing)
     plus, minus = gains[0].split(len(units))
-    return torch.where(plus >= minus, 1.0, -1.0)
+    # Behind a linear activation they differ by rounding alone, and not alike in all processes.
+    return of_first(torch.where(plus >= minus, 1.0, -1.0))
 
 
 def first_order_gains(

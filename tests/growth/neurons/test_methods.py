@@ -17,6 +17,7 @@ from tinygrow.growth.neurons.method import METHODS
 from tinygrow.growth.sites import sites_of
 from tinygrow.settings.growth import GrowthSettings
 from tinygrow.settings.methods import MethodsSettings, Net2WiderSettings
+from tinygrow.settings.plan import WhereSettings
 from tinygrow.settings.training import TrainingSettings
 
 PLAIN = TrainingSettings(batch_size=16, learning_rate=0.05, momentum=0.0, weight_decay=0.0)
@@ -88,6 +89,19 @@ def test_methods_that_keep_the_function_do_so_in_both_modes_and_in_the_average(
 
     for now, then in zip(outputs(), before, strict=True):
         torch.testing.assert_close(now, then, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["net2wider", "random_pairs", "random_variance"])
+def test_widths_are_kept_to_multiples_without_parting_copies_and_pairs(method: str) -> None:
+    settings = quick_settings(method=method, where=WhereSettings(width_multiple=2))
+    trainer, architecture = trained("resnet", settings)  # of width 2
+    x = stream().sample(64, 64)[0][0]
+    before = copy.deepcopy(trainer.network).eval()(x)
+    site = sites_of(architecture)[0]
+    done = extend(trainer.network, site, 3, trainer, settings, generator=generator())
+    assert done.added == 2
+    if done.proposal.keeps_function:
+        torch.testing.assert_close(trainer.network.eval()(x), before, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", sorted(set(METHODS) - set(KEEPS)))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.growth.neurons.scenes import request
-from tests.growth.scenes import PairNet, conv_pair, linear_pair, site_of
+from tests.growth.scenes import PairNet, conv_pair, linear_pair, site_of, token_pair
 from tinygrow.growth.neurons import random_pairs, random_variance, random_zero
 from tinygrow.growth.neurons.proposal import Request
 from tinygrow.growth.neurons.random_variance import fan_out_scale
@@ -105,6 +105,19 @@ def test_the_variance_of_the_output_is_kept(kind: str, count: int) -> None:
     bare = copy.deepcopy(network)
     widen(bare, site_of(network), type(units)(units.fan_in, units.bias, units.fan_out))
     assert abs(variance(bare, fitted) / before - 1) > 1e-3
+
+
+def test_the_variance_over_all_tokens_is_kept() -> None:
+    network, (x, y) = token_pair(images=6)
+    units = random_variance.propose(asked(network, (x, y), 3)).settled
+    assert units is not None
+    wide = copy.deepcopy(network)
+    widen(wide, site_of(network), units)
+    before, after = (
+        float(net.second(net.hidden(x)).detach().flatten(0, 1).var(0).sum())
+        for net in (network, wide)
+    )
+    assert after == pytest.approx(before, rel=1e-10)
 
 
 @pytest.mark.parametrize("cross", [-0.4, 0.0, 0.7])

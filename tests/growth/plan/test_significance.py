@@ -14,6 +14,7 @@ from tests.growth.scenes import (
     linear_pair,
     random_units,
     site_of,
+    token_pair,
     widened,
 )
 from tinygrow.growth.plan.measured import Pieces, _Finding, leading_neurons
@@ -59,9 +60,10 @@ def test_a_direction_that_is_there_is_found() -> None:
     assert all(significance(network, teacher, 200) > 3 for _ in range(10))
 
 
-@pytest.mark.parametrize("kind", ["linear", "convolution"])
+@pytest.mark.parametrize("kind", ["linear", "tokens", "convolution"])
 def test_gains_are_those_of_every_image_by_itself(kind: str) -> None:
-    network, batch = linear_pair(images=7) if kind == "linear" else conv_pair(images=5)
+    scenes = {"linear": linear_pair, "tokens": token_pair, "convolution": conv_pair}
+    network, batch = scenes[kind](images=5)
     site = site_of(network)
     units = random_units(network, site, 2)
     network.train()

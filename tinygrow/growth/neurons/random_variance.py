@@ -15,7 +15,7 @@ import torch
 from tinygrow.growth.amplitude import Trial
 from tinygrow.growth.neurons.initial import fan_in_like, fan_out_like, zero_bias
 from tinygrow.growth.neurons.proposal import Proposal, Request
-from tinygrow.growth.statistics import apply_layer, batch_statistics
+from tinygrow.growth.statistics import apply_layer, batch_statistics, rows_of
 from tinygrow.growth.surgery import NewUnits, as_neurons
 from tinygrow.training.batches import Batch
 from tinygrow.training.device import full_float32
@@ -90,7 +90,7 @@ def contributions(
         with batch_statistics(trial.network), full_float32():
             for images, _ in sample:
                 trial.network(images)
-                h = kept["h"]
+                h = rows_of(second, kept["h"])
                 parts = [(h[:, :old], second.weight[:, :old]), (h[:, old:], second.weight[:, old:])]
                 both = torch.stack(
                     [

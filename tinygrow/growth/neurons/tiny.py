@@ -96,15 +96,24 @@ def _neuron_moments(
         return measure(images), 0.0
 
     def measure_halves(batches: list[Batch]) -> Halves:
+        if len(batches) == 1:  # halves of the same images would always agree
+            batches = _halved(batches[0])
         middle = (len(batches) + 1) // 2
-        return Halves(measure(batches[:middle]), measure(batches[middle:] or batches[:middle]))
+        return Halves(measure(batches[:middle]), measure(batches[middle:]))
 
     halves = measure_halves(list(images))
     while True:
-        ridge = halves.best_ridge(request.count, cut) if crossed else 0.0
+        # Decided once: processes that went on differently would wait for each other for ever.
+        ridge = once(halves.best_ridge, request.count, cut) if crossed else 0.0
         seen = halves.one.images + halves.two.images
         most = min(request.available, statistics.max_images or request.available)
         enough = statistics.size == "formula" or seen * 2 > most
-        if enough or halves.agreement(request.count, cut, ridge) >= statistics.agreement:
+        if enough or once(halves.agreement, request.count, cut, ridge) >= statistics.agreement:
             return halves.together(), ridge
         halves = halves.joined(measure_halves(list(request.sample(seen))))
+
+
+def _halved(batch: Batch) -> list[Batch]:
+    images, labels = batch
+    middle = (len(labels) + 1) // 2
+    return [(images[:middle], labels[:middle]), (images[middle:], labels[middle:])]

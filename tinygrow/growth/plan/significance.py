@@ -18,7 +18,7 @@ from torch import nn
 
 from tinygrow.growth.amplitude import Trial
 from tinygrow.growth.sites import Site
-from tinygrow.growth.statistics import batch_statistics, desired_update
+from tinygrow.growth.statistics import batch_statistics, desired_update, rows_of
 from tinygrow.growth.surgery import NewUnits
 from tinygrow.training.batches import Batch
 from tinygrow.training.device import full_float32
@@ -67,22 +67,24 @@ def image_gains(
         with batch_statistics(network):
             _, _, target = desired_update(network, site, batch, label_smoothing)
         added = _output(trial, site, batch) - _output(network, site, batch)
-        gains.append((target.double() * added.double()).flatten(1).sum(1))
+        # Of an image, what all of its positions or tokens gain.
+        gains.append((target.double() * added.double()).reshape(len(batch[1]), -1).sum(1))
     return torch.cat(gains).cpu()
 
 
 @torch.no_grad()
 def _output(network: nn.Module, site: Site, batch: Batch) -> torch.Tensor:
-    """Return the raw output of the site's second layer."""
+    """Return the raw output of the site's second layer: maps, or rows."""
     kept: dict[str, torch.Tensor] = {}
 
     def keep(_: nn.Module, __: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         kept["a"] = output.clone()  # what follows may overwrite it
 
-    handle = site.layers(network)[1].register_forward_hook(keep)
+    second = site.layers(network)[1]
+    handle = second.register_forward_hook(keep)
     try:
         with batch_statistics(network), full_float32():
             network(batch[0])
     finally:
         handle.remove()
-    return kept["a"]
+    return rows_of(second, kept["a"])
