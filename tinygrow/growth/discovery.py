@@ -60,8 +60,8 @@ def find_sites(model: nn.Module, example_input: torch.Tensor) -> Discovery:
     """
     if isinstance(model, _WRAPPERS) or hasattr(model, "_orig_mod"):  # of torch.compile
         return _nothing(
-            f"it is wrapped in a {type(model).__name__}, which torch.fx does not look into; pass the"
-            " plain network, and wrap it again once it has grown"
+            f"it is wrapped in a {type(model).__name__}, which torch.fx does not look into; pass"
+            " the plain network, and wrap it again once it has grown"
         )
     try:
         network = copy.deepcopy(model).eval()
