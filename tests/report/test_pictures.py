@@ -114,7 +114,7 @@ def test_a_chosen_order_has_no_sweeps_and_trainings_alone_are_told(make_history)
 
     swept = make_history()
     one, two = swept.growth[1:3]
-    alone = dataclasses.replace(one, sweep=None, depth=None, width_after=math.nan)
+    alone = dataclasses.replace(one, sweep=0, depth=None, width_after=math.nan)
     chosen = dataclasses.replace(
         swept, growth=(swept.growth[0], alone, two, one, *swept.growth[3:])
     )
