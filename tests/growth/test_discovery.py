@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import prune
 
 from tests.growth.own_networks import Branching, Lenet, PreActivation
 from tests.growth.scenes import perceptron, resnet
@@ -184,6 +185,19 @@ class Reads(nn.Module):
 
 def test_weights_read_outside_of_their_layer_are_refused() -> None:
     assert "read outside of it" in reasons(Reads(), torch.randn(2, 4))["one"]
+
+
+def test_what_cannot_be_copied_or_looked_into_is_told() -> None:
+    plain, x = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)), torch.randn(2, 4)
+    for wrapped in (nn.DataParallel(plain), torch.compile(plain)):
+        (refusal,) = find_sites(wrapped, x).refused
+        assert f"wrapped in a {type(wrapped).__name__}" in refusal.why
+    assert len(find_sites(plain, x)) == 1
+
+    prune.random_unstructured(plain[0], "weight", 0.5)
+    found = find_sites(plain, x)
+    assert not found.sites
+    assert "cannot be copied" in found.refused[0].why
 
 
 def test_what_hangs_on_data_is_told_and_never_raises() -> None:

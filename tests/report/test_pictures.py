@@ -1,5 +1,6 @@
 import dataclasses
 import io
+import math
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 
@@ -105,6 +106,27 @@ def test_the_curves_hold_the_numbers_of_the_table(make_history) -> None:
     assert list(validation.get_xdata())[-1] == 4 + 10
     marks = sum(len(c.get_segments()) for c in accuracy.collections if hasattr(c, "get_segments"))
     assert marks == 16 + 4
+
+
+def test_a_chosen_order_has_no_sweeps_and_trainings_alone_are_told(make_history) -> None:
+    from tinygrow.report.growth_curves import draw_widths
+    from tinygrow.report.training_curves import draw_progress
+
+    swept = make_history()
+    one, two = swept.growth[1:3]
+    alone = dataclasses.replace(one, sweep=0, depth=None, width_after=math.nan)
+    chosen = dataclasses.replace(
+        swept, growth=(swept.growth[0], alone, two, one, *swept.growth[3:])
+    )
+    for history, mark, what in (
+        (swept, "an extension (long: a new sweep)", "extensions"),
+        (chosen, "an extension", "extensions and trainings without one"),
+    ):
+        marks = draw_progress(history).axes[0].collections
+        assert mark in [str(c.get_label()) for c in marks]
+        widths = draw_widths(history)
+        assert widths is not None
+        assert widths.axes[0].get_xlabel() == what
 
 
 def test_the_same_history_gives_the_same_bytes(

@@ -38,6 +38,8 @@ from tinygrow.networks.tracing import BatchNorm, Trace, Values, first_line, trac
 
 MAXIMUM_NOTE = "statistics through max-pooling are approximate: the average stands for it"
 
+_WRAPPERS = (torch.jit.ScriptModule, nn.DataParallel, nn.parallel.DistributedDataParallel)
+
 _TOLERANCE = 1e-4  # of the outputs' scale: sums of float32 in another order
 
 
@@ -53,10 +55,18 @@ def find_sites(model: nn.Module, example_input: torch.Tensor) -> Discovery:
         example_input: (B, C, H, W) or whatever the network reads, on its device.
 
     Returns:
-        The sites, whose `index` counts from 0, and the refusals. A network that cannot be traced or
-        does not run has no site and one refusal, which tells the error.
+        The sites, whose `index` counts from 0, and the refusals. A network that cannot be copied or
+        traced, or does not run, has no site and one refusal, which tells the error.
     """
-    network = copy.deepcopy(model).eval()
+    if isinstance(model, _WRAPPERS) or hasattr(model, "_orig_mod"):  # of torch.compile
+        return _nothing(
+            f"it is wrapped in a {type(model).__name__}, which torch.fx does not look into; pass"
+            " the plain network, and wrap it again once it has grown"
+        )
+    try:
+        network = copy.deepcopy(model).eval()
+    except Exception as error:  # pruning leaves weights that are results, for example
+        return _nothing(f"the network cannot be copied ({first_line(error)})")
     example = example_input if len(example_input) > 1 else torch.cat([example_input] * 2)
     with torch.no_grad():
         try:

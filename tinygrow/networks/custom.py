@@ -161,7 +161,12 @@ def build_custom(architecture: Architecture, seed: int | None = None) -> nn.Modu
 def _check_logits(network: nn.Module, example: torch.Tensor, architecture: Architecture) -> None:
     """Run the network as it comes and as training runs it, with channels last in memory."""
     name, shape = architecture.network, architecture.input_shape
-    network = copy.deepcopy(network).eval()
+    try:
+        network = copy.deepcopy(network).eval()
+    except Exception as error:  # pruning leaves weights that are results, for example
+        raise TinygrowError(
+            f"architecture {name} cannot be copied, as growth has to ({first_line(error)})"
+        ) from error
     try:
         logits: Any = network(example)
     except Exception as error:

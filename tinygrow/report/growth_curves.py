@@ -62,7 +62,8 @@ def draw_widths_on(ax: Axes, history: History) -> None:
     ax.set_xlim(0, room)
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     ax.set_title("Width of every growing layer (neurons or channels)")
-    ax.set_xlabel("extensions")
+    alone = any(not r.sweep for r in rows[1:])
+    ax.set_xlabel("extensions and trainings without one" if alone else "extensions")
     labels = [
         (
             float(width),

@@ -167,6 +167,12 @@ class History:
         )
 
     @property
+    def in_sweeps(self) -> bool:
+        """Whether the layers widened in turn, again and again, and not as a plan chose."""
+        order = [(r.sweep or 0, r.depth or 0) for r in self.extensions]
+        return order == sorted(order)
+
+    @property
     def depths(self) -> tuple[int, ...]:
         """Depths that were visited, ascending."""
         return tuple(sorted({r.depth for r in self.growth if r.depth is not None}))

@@ -191,6 +191,10 @@ def _mark_extensions(ax: Axes, history: History) -> None:
             sweeps.setdefault(row.sweep, before.epochs)
     place = ax.get_xaxis_transform()
     crowded = len(moments) > 64
+    if not history.in_sweeps:
+        label = "an extension"
+        ax.vlines(moments, 0, 0.035, transform=place, color=GREEN, linewidth=0.8, label=label)
+        return
     if not crowded:
         ax.vlines(moments, 0, 0.035, transform=place, color=GREEN, linewidth=0.8)
     ax.vlines(

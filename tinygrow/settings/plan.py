@@ -72,7 +72,8 @@ class WhenSettings:
 class UntilSettings:
     """When growth ends; at its full width always. 0: no such limit.
 
-    No budget is ever exceeded: an extension gets the neurons that fit, or is left out.
+    No extension exceeds a budget: it gets the neurons that fit, or is left out. A seed network
+    beyond it stays as it is.
 
     Attributes:
         parameters: of the network at most.

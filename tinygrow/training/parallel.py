@@ -5,6 +5,7 @@ DistributedDataParallel; a batch should leave each process a few dozen images. R
 are the first process's.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,7 +30,12 @@ def in_parallel(network: nn.Module) -> Iterator[nn.Module]:
         yield network
         return
     device = next(network.parameters()).device
-    yield DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+    with warnings.catch_warnings():
+        # Kernels with one input channel have strides of either layout; that costs a copy of them.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        yield DistributedDataParallel(
+            network, device_ids=[device] if device.type == "cuda" else None
+        )
 
 
 def same_buffers(*networks: nn.Module | None) -> None:
