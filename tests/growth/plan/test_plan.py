@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.growth.scenes import resnet
+from tests.growth.scenes import perceptron, resnet
 from tinygrow.errors import TinygrowError
 from tinygrow.growth.log import ExtensionRow
 from tinygrow.growth.plan.facts import Progress, progress_of
@@ -16,7 +16,7 @@ from tinygrow.growth.plan.plan import End, Plan, TrainOn
 from tinygrow.growth.plan.significance import threshold
 from tinygrow.growth.plan.until import Budget, fitting, most_that
 from tinygrow.growth.plan.when import most_steps, most_trainings, on_plateau
-from tinygrow.growth.schedule import Visit, visits
+from tinygrow.growth.schedule import Visit, check_plan, visits
 from tinygrow.growth.sites import sites_of
 from tinygrow.settings.growth import GrowthSettings
 from tinygrow.settings.plan import UntilSettings, WhenSettings, WhereSettings
@@ -345,7 +345,8 @@ def test_progress_is_read_from_the_log() -> None:
 
 
 def test_a_plan_that_is_not_whole_is_refused() -> None:
+    start, final = (perceptron(widths)[1] for widths in (START, FINAL))
     with pytest.raises(TinygrowError, match="extensions is 5"):
-        plan_of(extensions=5)
+        check_plan(start, final, settings_of(extensions=5))
     with pytest.raises(TinygrowError, match="width_multiple is 8, of which the final widths 4"):
-        plan_of(where=WhereSettings(width_multiple=8))
+        check_plan(start, final, settings_of(where=WhereSettings(width_multiple=8)))

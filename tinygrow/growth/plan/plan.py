@@ -42,10 +42,7 @@ class Plan:
     Args:
         start: widths of all sites.
         final: likewise; never exceeded.
-        settings: of growth.
-
-    Raises:
-        TinygrowError: the visits do not come out whole.
+        settings: of growth; see `check_plan`, which refuses what does not come out whole.
     """
 
     def __init__(
