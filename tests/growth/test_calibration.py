@@ -109,13 +109,14 @@ def test_what_is_done_is_not_measured(extended: list[tuple[str, int, Extension]]
     assert len(measured(quick_settings(), done=9).training) == 1
 
 
-def test_one_site_is_measured_whatever_the_budget(
+def test_two_sites_are_measured_whatever_the_budget(
     monkeypatch: pytest.MonkeyPatch, extended: list[tuple[str, int, Extension]]
 ) -> None:
     monkeypatch.setattr(module, "BUDGETS", (0.0, 0.0))
     speeds = measured(quick_settings())
-    assert len(speeds.extensions) == 1
-    assert [site for site, _, _ in extended] == ["stages.0.block0.conv1"] * 2
+    assert len(speeds.extensions) == 2
+    first, second = "stages.0.block0.conv1", "stages.1.block0.conv1"
+    assert [site for site, _, _ in extended] == [first, first, second]
     assert extended[-1][1] == 2 * module.SMALLEST_BATCH  # fewer images where time is short
 
 

@@ -8,7 +8,7 @@ from torch.nn.utils import prune
 
 from tests.growth.own_networks import Branching, Lenet, PreActivation
 from tests.growth.scenes import perceptron, resnet
-from tinygrow import find_sites
+from tinygrow import TinygrowError, find_sites
 from tinygrow.growth.pooling import AdaptivePooling, WindowPooling
 from tinygrow.growth.resize import resize
 from tinygrow.growth.sites import sites_of
@@ -212,6 +212,12 @@ def test_what_hangs_on_data_is_told_and_never_raises() -> None:
     why = {r.layer: r.why for r in found.refused}
     assert "unknown operation 3 (Branching)" in why["2"]
     assert "the code of 3 hangs on data" in why["3.one"]
+
+
+@pytest.mark.parametrize("example", [(torch.zeros(1, 3),), "image", torch.tensor(1.0)])
+def test_an_example_that_is_no_batch_is_refused(example: object) -> None:
+    with pytest.raises(TinygrowError, match=r"example_input is a \w+; it must be one tensor"):
+        find_sites(nn.Linear(3, 2), example)  # type: ignore[arg-type]
 
 
 def test_a_network_that_does_not_run_is_told() -> None:

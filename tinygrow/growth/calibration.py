@@ -234,11 +234,15 @@ def _with_extensions(
     settings: GrowthSettings,
     budget: float,
 ) -> Speeds:
-    """Return the speeds with those of as many sites as `budget` seconds allow, one at least."""
+    """Return the speeds with those of as many sites as `budget` seconds allow, two at least.
+
+    What small sites cost beside their sums would make larger ones look too dear by far.
+    """
     started = time.perf_counter()
     for trial in sorted(trials, key=lambda trial: (trial.cost.solve, trial.size)):
         left = budget - (time.perf_counter() - started)
-        if speeds.extensions and sum(speeds.extension_seconds(trial.cost, trial.size)) > left:
+        expected = sum(speeds.extension_seconds(trial.cost, trial.size)) if speeds.extensions else 0
+        if len(speeds.extensions) > 1 and expected > left:
             break
         if not speeds.extensions:  # the first of a process makes much that later ones find
             _extended(network, trial, stream, _quick(settings, SMALLEST_BATCH))

@@ -57,7 +57,15 @@ def find_sites(model: nn.Module, example_input: torch.Tensor) -> Discovery:
     Returns:
         The sites, whose `index` counts from 0, and the refusals. A network that cannot be copied or
         traced, or does not run, has no site and one refusal, which tells the error.
+
+    Raises:
+        TinygrowError: the example is no batch.
     """
+    if not isinstance(example_input, torch.Tensor) or not example_input.ndim:
+        raise TinygrowError(
+            f"example_input is a {type(example_input).__name__}; it must be one tensor, a batch"
+            " that the network reads"
+        )
     if isinstance(model, _WRAPPERS) or hasattr(model, "_orig_mod"):  # of torch.compile
         return _nothing(
             f"it is wrapped in a {type(model).__name__}, which torch.fx does not look into; pass"
