@@ -295,7 +295,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.picture:
             seeds = "--seeds " + " ".join(map(str, options.seeds))
-            made = f"python -m benchmarks.methods RUNS --data {options.data or 'FILE'} {seeds}"
+            data = options.data.name if options.data else "FILE"
+            made = f"python -m benchmarks.methods RUNS --data {data} {seeds}"
             drawn = f"python -m benchmarks.methods RUNS --picture {options.picture}"
             print(write_report(options.out, options.picture, (made, drawn)))
             return 0

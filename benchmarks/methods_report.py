@@ -22,6 +22,7 @@ from tinygrow.report.training_curves import short_count
 LABELS = {
     "tiny": "TINY",
     "tiny-greedy": "TINY, greedy",
+    "tiny-refit": "TINY, fan-out fitted",
     "tiny-raw": "TINY, no projection",
     "whitened": "TINY, whitened",
     "gradmax": "GradMax",
@@ -38,6 +39,8 @@ REFERENCE = "tiny"
 """To which the others are compared, seed by seed."""
 
 _MARKERS = "os^Dv<>pPX*hd"
+FEWEST_SEEDS = 4
+"""For intervals in the picture of the curves."""
 _EVERY = (3, 4)
 """First point with a marker and a bar, and the steps to the next: the ends of sweeps of four."""
 
@@ -169,7 +172,7 @@ def draw(runs: Mapping[str, Sequence[Record]]) -> tuple[str, bytes]:
         left.xaxis.set_major_formatter(FuncFormatter(lambda v, _: short_count(v)))
         left.xaxis.set_minor_locator(NullLocator())
         left.set_title("Validation accuracy (%) during growth")
-        left.set_xlabel("parameters; bars: 95 % interval of the mean, cut at the frame")
+        left.set_xlabel(f"parameters; mean over seeds, 95 % interval from {FEWEST_SEEDS} seeds on")
         left.legend(loc="lower right", ncols=2, fontsize=7.5)
         means = [statistics.fmean(r["test_accuracy"] for r in records) for records in runs.values()]
         margin = 0.5 * (max(means) - min(means)) + 0.5
@@ -208,15 +211,15 @@ def _draw_curve(
     shift: float,
 ) -> None:
     x = [size * shift for size, _ in points]  # so that bars do not hide each other
+    # Of two or three seeds the interval by t would cross the whole picture; the table has it.
+    halves = [(cell.half or 0.0) if cell.n >= FEWEST_SEEDS else 0.0 for _, cell in points]
     if len(points) == 1:  # a network that does not grow
-        ax.errorbar(
-            x, [points[0][1].mean], [points[0][1].half or 0.0], fmt=marker, color=color, label=name
-        )
+        ax.errorbar(x, [points[0][1].mean], halves, fmt=marker, color=color, label=name)
         return
     ax.errorbar(
         x,
         [cell.mean for _, cell in points],
-        yerr=[cell.half or 0.0 for _, cell in points],
+        yerr=halves,
         color=color,
         marker=marker,
         markevery=_EVERY,
