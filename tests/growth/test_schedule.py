@@ -1,11 +1,21 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrow.architecture import final_architecture, seed_architecture
+from tinygrow.architecture import Architecture, final_architecture, seed_architecture
 from tinygrow.errors import TinygrowError
-from tinygrow.growth.schedule import neurons_per_extension, visits, whole
+from tinygrow.growth.schedule import (
+    check_plan,
+    most_neurons,
+    neurons_per_extension,
+    visits,
+    whole,
+)
+from tinygrow.settings.growth import GrowthSettings
 from tinygrow.settings.network import ResNetSettings
+from tinygrow.settings.plan import WhereSettings
 
 
 def widths(base_width: int, start: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -113,22 +123,44 @@ def test_every_visit_reaches_a_multiple_and_the_last_the_end(
         widths[visit.index] = visit.target
     assert widths == final
     assert all(n >= 0 for site in added for n in site)
-    largest = neurons_per_extension(start, final, extensions, multiple)
+    largest = most_neurons(start, final, extensions, multiple)
     assert largest == tuple(max(site) for site in added)
+
+
+def plan_of(
+    kind: str, start: tuple[int, ...], final: tuple[int, ...], extensions: int, multiple: int = 1
+) -> None:
+    """Check a plan."""
+    named = {"network": "networks.own:own"} if kind == "custom" else {}
+    architecture = Architecture(kind=kind, input_shape=(1, 8, 8), classes=2, **named)
+    check_plan(
+        replace(architecture, middle_widths=start),
+        replace(architecture, middle_widths=final),
+        GrowthSettings(extensions=extensions, where=WhereSettings(width_multiple=multiple)),
+    )
 
 
 def test_a_multiple_of_one_is_the_papers_plan() -> None:
     assert list(visits([1, 2], [4, 8], 3, 1)) == list(visits([1, 2], [4, 8], 3))
+    plan_of("mlp", (1, 2), (4, 8), 3)
     with pytest.raises(TinygrowError, match="extensions is 5"):
-        list(visits([1, 2], [4, 8], 5, 1))
+        plan_of("mlp", (1, 2), (4, 8), 5)
+
+
+def test_extensions_of_a_users_network_may_differ_by_a_neuron() -> None:
+    plan_of("custom", (1, 2), (4, 8), 5)
+    targets = [visit.target for visit in visits([1, 2], [4, 8], 5) if visit.index == 1]
+    assert targets == [4, 5, 6, 7, 8]
 
 
 def test_final_widths_that_are_no_multiples_are_named() -> None:
-    with pytest.raises(
-        TinygrowError, match="width_multiple is 8, of which the final widths 12, 20 are no"
-    ):
-        neurons_per_extension([4, 4, 4, 5], [12, 20, 16, 5], 3, 8)
-    assert neurons_per_extension([4, 5], [16, 5], 3, 8) == (8, 0)  # 4, 8, 16
+    for kind in ("mlp", "custom"):
+        with pytest.raises(
+            TinygrowError, match="width_multiple is 8, of which the final widths 12, 20 are no"
+        ):
+            plan_of(kind, (4, 4, 4, 5), (12, 20, 16, 5), 3, 8)
+    plan_of("mlp", (4, 5), (16, 5), 3, 8)
+    assert most_neurons([4, 5], [16, 5], 3, 8) == (8, 0)  # 4, 8, 16
 
 
 @pytest.mark.parametrize(
