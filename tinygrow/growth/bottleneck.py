@@ -7,7 +7,7 @@ lambda singular values of S^(-1/2) N; alpha fan-in weights (bias last), omega fa
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -33,15 +33,6 @@ class Neurons:
     singular_values: torch.Tensor
     spectrum: torch.Tensor
     complete: bool = True
-
-    def leading(self, count: int) -> "Neurons":
-        """Return the first `count` of the neurons."""
-        return replace(
-            self,
-            alpha=self.alpha[:count],
-            omega=self.omega[:count],
-            singular_values=self.singular_values[:count],
-        )
 
 
 def best_update(S1: torch.Tensor, M: torch.Tensor, relative_cut: float) -> torch.Tensor:
