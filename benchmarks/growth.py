@@ -64,7 +64,7 @@ def stage(shape: Shape, device: torch.device, options: argparse.Namespace) -> Re
         for name in (name for name in SIDES if repeat < counts[name]):
             _progress(f"{device}, {shape}: {name}, statistics {repeat + 1} of {counts[name]}")
             found[name] = sides[name].measure(timers[name])
-    for repeat in range(options.solve_repeats):
+    for repeat in range(options.stage_solves):
         for name in SIDES:
             _progress(f"{device}, {shape}: {name}, neurons {repeat + 1}")
             with timers[name].part("neurons"):
@@ -207,7 +207,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--neurons", type=int, default=24, help="K")
     add("--repeats", type=int, default=5, help="of our statistics and gromo's restricted ones")
     add("--rival-repeats", type=int, default=5, help="of gromo's full statistics")
-    add("--solve-repeats", type=int, default=3, help="of each solver; 0: no solve")
+    add("--stage-solves", type=int, default=1, help="of each stage's neurons, by each side")
+    add("--solve-repeats", type=int, default=5, help="of the synthetic solves; 0: none")
     add("--solve-size", type=int, default=SOLVE_SIZE, help="p of the synthetic solve; 0: none")
     add("--device", nargs="+", default=None, help="default: cpu, and cuda where there is one")
     add("--output", type=Path, default=None, help="JSON file for the result")

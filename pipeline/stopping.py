@@ -35,12 +35,13 @@ def requests(
         watched: the program that started this one is watched as DVC is.
     """
     request = StopRequest()
-    orphaned = threading.Event()
+    orphaned, heard = threading.Event(), threading.Event()
     pressed = 0.0  # when Ctrl-C was, for the first time
 
     def ask(number: int, _: FrameType | None) -> None:
         nonlocal pressed
         if orphaned.is_set() and number == signal.SIGTERM:
+            heard.set()
             starter = "DVC" if os.environ.get("DVC_STAGE") else "program"
             request.ask(f"the {starter} that started it is gone", 128 + signal.SIGTERM)
             return
@@ -57,23 +58,28 @@ def requests(
     over = threading.Event()
 
     def orphan() -> None:
+        # Again until it is heard: Python's handlers run between two steps of the main thread, and
+        # a signal that comes just before that thread blocks in a system call does not wake it.
         orphaned.set()
-        os.kill(os.getpid(), signal.SIGTERM)
+        while not (heard.is_set() or over.is_set()):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+            over.wait(SECONDS_BETWEEN_LOOKS)
 
-    if watched or os.environ.get("DVC_STAGE"):
-        watcher = threading.Thread(
-            target=_watch,
-            args=(started_by or parents(), orphan, over),
-            name="parents",
-            daemon=True,
-        )
-        watcher.start()
+    watcher = threading.Thread(
+        target=_watch, args=(started_by or parents(), orphan, over), name="parents", daemon=True
+    )
     try:
+        if watched or os.environ.get("DVC_STAGE"):
+            watcher.start()
         yield request
     finally:
         over.set()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        try:
+            if watcher.is_alive():
+                watcher.join()  # nothing is sent once the handlers are those from before
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _watch(known: list[int], orphan: Callable[[], None], over: threading.Event) -> None:

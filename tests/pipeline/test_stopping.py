@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -93,19 +94,36 @@ def test_the_death_of_dvc_is_noticed(shell: bool, imports: str) -> None:
     command = [sys.executable, "-c", WORK, imports]
     if shell:  # one that stays, as it has something to do afterwards
         command = ["sh", "-c", f'"{sys.executable}" -c "$WORK" {imports}; echo status $?']
-    parent = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", PARENT, *command],
         cwd=ROOT,
         env={**os.environ, "DVC_STAGE": "grow@demo", "WORK": WORK},
         stdout=subprocess.PIPE,
         text=True,
-    )
-    assert parent.stdout is not None
-    assert parent.stdout.readline() == "ready\n"
-    parent.kill()
-    told = parent.communicate(timeout=60)[0]  # ends when the orphan has closed its output
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "ready\n"
+        parent.kill()
+        told = parent.communicate(timeout=60)[0]  # ends when the orphan has closed its output
     assert told.splitlines()[0] == "the DVC that started it is gone"
     assert not shell or told.splitlines()[1] == "status 143"
+
+
+def test_the_death_of_dvc_is_told_again_until_it_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    told, kill = [], signal.pthread_kill
+
+    def lost(thread: int, number: int) -> None:  # as just before a system call that blocks
+        told.append(thread)
+        if len(told) == 3:
+            kill(thread, number)
+
+    monkeypatch.setenv("DVC_STAGE", "grow@demo")
+    monkeypatch.setattr(stopping, "SECONDS_BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr(stopping.signal, "pthread_kill", lost)
+    gone = [0]  # no process has that number
+    with pytest.raises(Stop, match="the DVC that started it is gone"), stopping.requests(gone):
+        threading.Event().wait(60)
+    assert told == [threading.main_thread().ident] * 3
 
 
 def test_without_dvc_nobody_minds_an_orphan(monkeypatch: pytest.MonkeyPatch) -> None:
