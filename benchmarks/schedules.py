@@ -32,6 +32,7 @@ from benchmarks.schedules_report import write_report
 from benchmarks.timing import surroundings
 from tinygrow.architecture import Architecture, final_architecture, seed_architecture
 from tinygrow.checkpoint import Checkpoint
+from tinygrow.data.prepared import DataCard
 from tinygrow.errors import TinygrowError
 from tinygrow.files import write_json
 from tinygrow.growth.grow import grow
@@ -56,14 +57,14 @@ def one_run(name: str, plan: Plan, seed: int, images: Images, setup: Setup) -> d
         replace(setup.network, start=1.0), images.card.shape, len(images.card.classes)
     )
     start = seed_architecture(network_settings, full)
-    final = full if plan.growth else start
+    final = full if plan.sweeps else start
     device = images.train.device
     network = build_network(start, seed).to(device, memory_format=torch.channels_last)
     recipe = replace(setup.recipe, **plan.recipe)
     stream = TrainingStream(images.train, recipe.augmentation, seed)
     where, began = surroundings(device), time.process_time()
     spent, rows, falls = Spent(), [], []
-    if plan.growth:
+    if plan.sweeps:
         growth = plan.growth_settings(setup)
         grown = grow(network, start, final, stream, images.validation, growth, seed=seed)
         network, rows = grown.network, list(grown.rows)
@@ -75,7 +76,7 @@ def one_run(name: str, plan: Plan, seed: int, images: Images, setup: Setup) -> d
         epochs=plan.epochs,
         max_epochs=0,
         evaluate_every=5,
-        training=replace(recipe, warmup_epochs=0.0 if plan.growth else recipe.warmup_epochs),
+        training=replace(recipe, warmup_epochs=0.0 if plan.sweeps else recipe.warmup_epochs),
     )
     done = finetune(network, stream, images.validation, further)
     seconds = time.process_time() - began
@@ -103,20 +104,31 @@ def one_run(name: str, plan: Plan, seed: int, images: Images, setup: Setup) -> d
     if plan.group != "recipe":
         record["test_accuracy"] = evaluate(done.network, images.test)[1]
         architecture = replace(start, middle_widths=tuple(record["widths"]))
-        record["latency_ms"] = _latency(done.network, architecture, images, name)
+        record["latency_ms"] = latency_of(done.network, architecture, images.card, name)
     return record
 
 
-def _latency(
-    network: torch.nn.Module, architecture: Architecture, images: Images, name: str
+def latency_of(
+    network: torch.nn.Module,
+    architecture: Architecture,
+    card: DataCard,
+    name: str,
+    seconds: float = 2.0,
 ) -> dict[str, float]:
-    """Return the median milliseconds of a call of the exported file, by batch size."""
-    checkpoint = Checkpoint(architecture, network.cpu().eval())
-    metadata = build_metadata(name, checkpoint, images.card, 0.0)
+    """Return the median milliseconds of a call of the exported file, by batch size.
+
+    Args:
+        network: trained.
+        architecture: that rebuilds it.
+        card: of its images.
+        name: of the model in the file.
+        seconds: at most, for a batch size.
+    """
+    metadata = build_metadata(name, Checkpoint(architecture, network.cpu().eval()), card, 0.0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        export_onnx(fold_batch_norm(network), images.card, ExportSettings(), metadata, path)
-        found = measure_latency(path, images.card.shape)
+        export_onnx(fold_batch_norm(network), card, ExportSettings(), metadata, path)
+        found = measure_latency(path, card.shape, seconds=seconds)
     return {str(entry.batch): entry.median_ms for entry in found}
 
 
