@@ -251,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="pipeline folder, such as experiments/paper")
     parser.add_argument("models", nargs="*", help="models to make; all where none is named")
     parser.add_argument("--jobs", type=int, default=1, help="models at a time: one for each GPU")
-    chosen = parser.parse_args(arguments)
+    chosen = parser.parse_intermixed_args(arguments)
     if chosen.jobs < 1:
         parser.error(f"--jobs is {chosen.jobs}; it must be at least 1")
     try:

@@ -22,14 +22,14 @@ stages:
     foreach: ${data}
     do:
       cmd: mkdir -p data && echo ${key} > data/${key}.txt && echo ${key} >> ../journal
-      outs: [data/${key}.txt]
+      outs: ['data/${key}.txt']
   report:
     foreach: ${models}
     do:
       cmd: sh ../work.sh ${key}
-      deps: [data/${item.data}.txt]
-      params: ["models.${key}"]
-      outs: [reports/${key}]
+      deps: ['data/${item.data}.txt']
+      params: ['models.${key}']
+      outs: ['reports/${key}']
 """
 WORK = """
 echo "$1 begins" >> ../journal
@@ -85,8 +85,7 @@ def test_models_are_made_once_and_stopped_ones_go_on(
             stdout=subprocess.PIPE,
             text=True,
         )
-        until = time.monotonic() + 100
-        while "patient begins" not in journal(folder) and time.monotonic() < until:
+        while "patient begins" not in journal(folder) and running.poll() is None:
             time.sleep(0.05)
         running.send_signal(signal.SIGINT)
         printed, _ = running.communicate(timeout=100)
@@ -130,4 +129,4 @@ def test_what_cannot_be_made_is_told(folder: Path, capsys: pytest.CaptureFixture
     assert "--jobs is 0" in capsys.readouterr().err
     shutil.rmtree(folder / ".dvc")
     assert grid.main([str(folder)]) == 1
-    assert "dvc cache dir failed in set" in capsys.readouterr().err
+    assert "failed in set" in capsys.readouterr().err
