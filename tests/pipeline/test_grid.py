@@ -22,6 +22,7 @@ stages:
     foreach: ${data}
     do:
       cmd: mkdir -p data && echo ${key} > data/${key}.txt && echo ${key} >> ../journal
+      deps: [../work.sh]  # DVC keeps no runs of stages without any
       outs: ['data/${key}.txt']
   report:
     foreach: ${models}
