@@ -2,8 +2,9 @@
 
 Each folder holds `params.yaml` and what `dvc repro` has made of it so far, such as
 `experiments/paper-small`; cells of one experiment may lie in several clones of it. What is missing
-is named, never made up. Writes results.md, results.json, cells.jsonl and a picture for each data
-set and axis; cells.jsonl can stand for the folders that it came from.
+is named, never made up. Writes results.json, cells.jsonl, a picture for each data set and axis, and
+the tables: between the marks in OUT/README.md where it has them, else to OUT/results.md. The file
+cells.jsonl can stand for the folders that it came from.
 """
 
 import argparse
@@ -24,13 +25,11 @@ from benchmarks.paper_picture import AXES, draw
 from benchmarks.paper_table import (
     differences,
     differences_table,
-    label,
     results_table,
     settings_of,
-    share,
     summarise,
 )
-from pipeline import params, paths
+from pipeline import paths
 from tinygrow.checkpoint import load_checkpoint
 from tinygrow.data.prepared import load_card, load_split
 from tinygrow.errors import TinygrowError
@@ -38,11 +37,13 @@ from tinygrow.files import write_bytes, write_json, write_text
 from tinygrow.training.batches import DeviceImages
 from tinygrow.training.evaluate import evaluate
 
+BEGIN, END = "<!-- results: benchmarks.paper -->", "<!-- end of results -->"
+
 
 def write(
     out: Path, folders: Sequence[Path], *, test_of_growth: bool = False, device: str = "cpu"
 ) -> str:
-    """Write tables, figures and cells to `out`; return results.md.
+    """Write tables, figures and cells to `out`; return the tables with what goes with them.
 
     Args:
         out: folder.
@@ -72,17 +73,28 @@ def write(
                 pictures.append((f"validation accuracy {axis.title}", f"{stem}.svg"))
         parts.append(_section(setting, group, pictures))
     text = "\n".join([*parts, _ending(cells, missing, command)])
-    write_text(out / "results.md", text)
+    _write_tables(out, text)
     write_text(out / "cells.jsonl", write_cells(cells))
     write_json(out / "results.json", _plain(_summary(cells, missing, command)))
     return text
 
 
+def _write_tables(out: Path, text: str) -> None:
+    page = out / "README.md"
+    old = page.read_text(encoding="utf-8") if page.is_file() else ""
+    before, begin, rest = old.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if begin and end:
+        write_text(page, f"{before}{begin}\n\n{text}\n{end}{after}")
+    else:
+        write_text(out / "results.md", text)
+
+
 def _section(
     setting: tuple[str, str], cells: Sequence[Cell], pictures: Sequence[tuple[str, str]]
 ) -> str:
-    lines = [f"## {', '.join(setting)}", "", *results_table(cells), ""]
-    lines += ["### Differences", "", *differences_table(cells), ""]
+    lines = [f"### {', '.join(setting)}", "", *results_table(cells), ""]
+    lines += ["**Differences**", "", *differences_table(cells), ""]
     for words, file in pictures:
         lines += [f"![{words}]({file})", ""]
     lines.append(
@@ -96,7 +108,7 @@ def _section(
 
 
 def _ending(cells: Sequence[Cell], missing: Sequence[str], command: str) -> str:
-    lines = ["## What this was made of", "", f"Cells: {', '.join(c.model for c in cells)}.", ""]
+    lines = ["### What this was made of", "", f"Cells: {', '.join(c.model for c in cells)}.", ""]
     if missing:
         lines += [f"Missing ({len(missing)}):", "", *(f"- {line}" for line in missing), ""]
     else:

@@ -20,6 +20,7 @@ from tinygrow.settings.growth import GrowthSettings
 
 SCRATCH = "scratch"
 NEVER = "none"
+_NOT_BEGUN = "not begun, or in growth"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -192,7 +193,8 @@ def collect(folders: Sequence[Path]) -> tuple[list[Cell], list[str]]:
                 )
             state = _state(folder, name)
             if state:
-                states.setdefault(key, state)
+                if states.get(key, _NOT_BEGUN) == _NOT_BEGUN:
+                    states[key] = state
             elif key not in found:
                 found[key] = _read_cell(folder, values, name)
     kept = {cell.model for key, cell in found.items() if not key[0]}
@@ -239,7 +241,7 @@ def _state(folder: Path, name: str) -> str:
     done = ""
     for stage, files in stages.items():
         if not all((folder / file).is_file() for file in files):
-            return f"{done}, not {stage}" if done else "not begun, or in growth"
+            return f"{done}, not {stage}" if done else _NOT_BEGUN
         done = stage
     return ""
 

@@ -94,18 +94,19 @@ def draw(cells: Sequence[Cell], axis: Axis, title: str) -> tuple[str, bytes]:
     across = min(2, len(columns))
     down = -(-len(columns) // across)
     with house_style():
-        figure = new_figure(4.6 * across + 0.6, 3.3 * down + 1.1)
+        figure = new_figure(4.6 * across + 0.6, 3.3 * down + 1.3)
         grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
         scale, unit = _unit(axis, cells)
         for ax, column in zip(grid, columns, strict=False):
+            grown = [c for c in cells if c.design.column == column and c.design.method != SCRATCH]
+            _panel(ax, grown, axis, scale)
             _panel(ax, [c for c in cells if c.design.method == SCRATCH], axis, scale)
-            _panel(ax, [c for c in cells if c.design.column == column], axis, scale)
             start, delta = column
-            if start < 1:
+            if grown:
                 ax.set_title(f"from {share(start)} of the inner widths, Δt = {delta:g}")
         _finish(figure, grid, len(columns), across, axis.words.format(unit).strip())
         figure.suptitle(
-            f"Validation accuracy (%) {axis.title}: {title}",
+            f"Validation accuracy (%) {axis.title}\n{title}",
             x=0.01,
             ha="left",
             fontsize=10,
@@ -130,7 +131,7 @@ def _finish(figure: Figure, grid: Sequence[Axes], panels: int, across: int, word
         ax.set_xlabel(words)
         ax.tick_params(labelbottom=True)
     for ax in grid[:panels]:
-        ax.xaxis.set_major_locator(MaxNLocator(6))
+        ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     found = {}
     for ax in grid[:panels]:

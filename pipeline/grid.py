@@ -60,6 +60,8 @@ class Grid:
         self._jobs = jobs
         self._notes = self._folder / ".dvc" / "tmp" / "grid"
         self._running: dict[str, Work] = {}
+        self._cache = ""
+        self._inside: subprocess.Popen[str] | None = None
         self._stopped = 0  # the signal
 
     def run(self, models: Sequence[str]) -> int:
@@ -73,16 +75,14 @@ class Grid:
         names = list(dict.fromkeys(models)) or self._values.names("models")
         self._notes.mkdir(parents=True, exist_ok=True)
         (self._folder / state.FOLDER).mkdir(exist_ok=True)
+        self._cache = self._in_folder("cache", "dir").strip()
         left = self._unfinished(names)
         for name in names:
             if name not in left:
                 _say(f"{name}: finished")
         failed: list[str] = []
         with self._signals():
-            for data in dict.fromkeys(self._values.value(name, "data") for name in left):
-                if not self._stopped:
-                    self._in_folder("repro", f"download@{data}")
-            queue = deque(left)
+            queue = deque(self._with_data(left))
             while (queue and not self._stopped) or self._running:
                 while queue and not self._stopped and len(self._running) < self._jobs:
                     self._start(queue.popleft())
@@ -102,6 +102,17 @@ class Grid:
         data = {key for stage, key in stages if stage == "download"}
         own = {key for stage, key in stages if stage != "download"}
         return [n for n in names if n in own or self._values.value(n, "data") in data]
+
+    def _with_data(self, names: Sequence[str]) -> list[str]:
+        """Prepare the images of the models, once for all; return the models unless stopped."""
+        for data in dict.fromkeys(self._values.value(name, "data") for name in names):
+            try:
+                self._in_folder("repro", f"download@{data}")
+            except TinygrowError:
+                if self._stopped:
+                    return []
+                raise
+        return list(names)
 
     def _start(self, name: str) -> None:
         lock = os.open(self._notes / f"{name}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
@@ -133,20 +144,28 @@ class Grid:
             status = work.process.poll()
             if status is None:
                 continue
-            if status == 0 and not self._stopped:
-                self._in_folder("repro", f"report@{name}")
-                shutil.rmtree(self._place(name))
+            log = work.log.read_text(encoding="utf-8", errors="replace")
+            trouble = log if status else self._take_over(name)
+            if not trouble:
                 _say(f"{name}: done")
             elif self._stopped:
                 _say(f"{name}: stopped")
             else:
                 failed.append(name)
-                lines = work.log.read_text(encoding="utf-8", errors="replace").splitlines()
-                _say(f"{name}: FAILED, its last lines are")
-                print("\n".join(f"    {line}" for line in lines[-_LINES_TOLD:]), flush=True)
+                lines = [f"    {line}" for line in trouble.splitlines()[-_LINES_TOLD:]]
+                _say("\n".join([f"{name}: FAILED, its last lines are", *lines]))
             os.close(work.lock)
             del self._running[name]
         return failed
+
+    def _take_over(self, name: str) -> str:
+        """Let the folder itself have a finished model; return what went wrong."""
+        try:
+            self._in_folder("repro", f"report@{name}")
+        except TinygrowError as error:
+            return str(error)
+        shutil.rmtree(self._place(name))
+        return ""
 
     def _place(self, name: str) -> Path:
         # Beside the folder, so that relative paths and with them DVC's stages stay the same.
@@ -159,10 +178,9 @@ class Grid:
         for file in ("params.yaml", "dvc.yaml", ".dvcignore"):
             if (self._folder / file).is_file():
                 shutil.copyfile(self._folder / file, place / file)
-        cache = self._in_folder("cache", "dir").strip()
         (place / ".dvc" / "config").write_text(
             "[core]\n    analytics = false\n    check_update = false\n    no_scm = true\n"
-            f'[cache]\n    dir = {cache}\n    type = "reflink,hardlink,copy"\n',
+            f'[cache]\n    dir = {self._cache}\n    type = "reflink,hardlink,copy"\n',
             encoding="utf-8",
         )
         for shared in (state.FOLDER, "inbox"):
@@ -174,19 +192,23 @@ class Grid:
         """Return what DVC prints in the folder itself, where one runs at a time."""
         with (self._notes / "folder.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            done = subprocess.run(
+            self._inside = subprocess.Popen(
                 [sys.executable, "-m", "dvc", *arguments],
                 cwd=self._folder,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
                 text=True,
             )
-        if done.returncode:
+            printed, errors = self._inside.communicate()
+            status, self._inside = self._inside.returncode, None
+        if status:
             raise TinygrowError(
-                f"dvc {' '.join(arguments)} failed in {self._folder}:\n{done.stdout}{done.stderr}"
+                f"dvc {' '.join(arguments)} failed in {self._folder.name}:\n{printed}{errors}"
             )
-        return done.stdout
+        return printed
 
     def _environment(self) -> Mapping[str, str]:
         threads = max(1, (os.cpu_count() or 1) // self._jobs)
@@ -202,9 +224,10 @@ class Grid:
 
         def ask(number: int, _: FrameType | None) -> None:
             self._stopped = number
-            for work in self._running.values():
-                with suppress(ProcessLookupError):
-                    os.killpg(work.process.pid, signal.SIGINT)
+            for process in [self._inside, *(work.process for work in self._running.values())]:
+                if process is not None and process.returncode is None:
+                    with suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGINT)
 
         before = {number: signal.signal(number, ask) for number in _SIGNALS}
         try:
@@ -228,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="pipeline folder, such as experiments/paper")
     parser.add_argument("models", nargs="*", help="models to make; all where none is named")
     parser.add_argument("--jobs", type=int, default=1, help="models at a time: one for each GPU")
-    chosen = parser.parse_args(arguments)
+    chosen = parser.parse_intermixed_args(arguments)
     if chosen.jobs < 1:
         parser.error(f"--jobs is {chosen.jobs}; it must be at least 1")
     try:

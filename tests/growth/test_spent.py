@@ -66,9 +66,9 @@ def test_training_of_a_whole_growth() -> None:
     assert sum(s.growth for s in spent) == 0
 
 
-@pytest.mark.parametrize(("method", "within"), [("random", 0.1), ("gradmax", 0.25), ("tiny", 0.25)])
 @pytest.mark.parametrize("search", ["grid", "first_increase", "bracket"])
-def test_an_extension_costs_what_pytorch_counts(method: str, search: str, within: float) -> None:
+@pytest.mark.parametrize("method", ["random", "tiny"])
+def test_an_extension_costs_what_pytorch_counts(method: str, search: str) -> None:
     amplitude = AmplitudeSettings(images=64, smallest_exponent=-12, search=search)
     settings = quick_settings(method=method, amplitude=amplitude)
     network, start = resnet(middle=(3, 5))
@@ -80,8 +80,22 @@ def test_an_extension_costs_what_pytorch_counts(method: str, search: str, within
     losses = {1: len(done.amplitude.losses)}
     _, spent = growth_spent(rows, losses, start, settings, IMAGES)
     assert spent.training == 0
-    # PyTorch does not count decompositions, and a replay is tried before it is trusted.
-    assert spent.growth - spent.solve == pytest.approx(measured, rel=within)
+    # Left out, as it does not grow with the images: on the first batch of 32 the replay is tried
+    # before it is trusted (whole, and twice behind the site), and the second layer is applied to
+    # new neurons apart; on two images it is seen whether the network runs in float64.
+    shapes = dict(layer_shapes(network, start.input_shape))
+    wide = sum(shape.multiply_adds for shape in shapes.values())
+    names = list(shapes)
+    behind = sum(shapes[name].multiply_adds for name in names[names.index(site.first) :])
+    tried = 32 * (2 * wide + behind + 2 * shapes[site.second].multiply_adds) + 2 * wide
+    if method == "random":
+        assert spent.solve == 0
+        assert spent.growth == measured - tried
+    else:
+        # The products of patches count as im2col takes them, correlations take a part of that;
+        # PyTorch counts no decompositions.
+        moments = spent.statistics + spent.surgery
+        assert measured - tried - spent.search < moments < 3 * (measured - tried - spent.search)
 
 
 @dataclass(frozen=True)
