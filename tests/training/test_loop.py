@@ -155,7 +155,7 @@ class TestPrecision:
         )
         assert a.loss != b.loss and a.loss == pytest.approx(b.loss, rel=0.05)
 
-    def test_auto_is_float32_on_a_cpu(self) -> None:
+    def test_auto_is_float32_on_a_cpu_for_contiguous_weights(self) -> None:
         exact, chosen = (make_trainer(recipe(precision=p)) for p in ("float32", "auto"))
         exact.train(1.0)
         chosen.train(1.0)
