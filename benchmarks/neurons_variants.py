@@ -38,7 +38,7 @@ def plain_settings() -> GrowthSettings:
             nesterov=True,
             weight_decay=5e-4,
             batch_size=64,
-            augmentation=AugmentationSettings(crop_padding=4, flip=True),
+            augmentation=AugmentationSettings(crop_padding=4, flip="random"),
         ),
     )
 
