@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tinygrow.growth.spent import Spent, growth_spent, training_spent
 
 from benchmarks.images import Images, check_setup, load_images
 from benchmarks.schedules_plans import PLANS, Plan, Setup
@@ -36,6 +35,7 @@ from tinygrow.data.prepared import DataCard
 from tinygrow.errors import TinygrowError
 from tinygrow.files import write_json
 from tinygrow.growth.grow import grow
+from tinygrow.growth.spent import Spent, growth_spent, training_spent
 from tinygrow.networks.build import build_network
 from tinygrow.networks.cost import count_multiply_adds, count_parameters
 from tinygrow.products.export import export_onnx
