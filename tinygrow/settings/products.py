@@ -107,13 +107,13 @@ def _fp32() -> Budget:
 
 def _fp16() -> Budget:
     return Budget(
-        relative_tolerance=0.02, min_agreement=0.999, max_accuracy_loss=0.1, max_ece_increase=0.01
+        relative_tolerance=0.01, min_agreement=0.999, max_accuracy_loss=0.1, max_ece_increase=0.01
     )
 
 
 def _int8() -> Budget:
     return Budget(
-        relative_tolerance=0.1, min_agreement=0.985, max_accuracy_loss=0.5, max_ece_increase=0.02
+        relative_tolerance=0.05, min_agreement=0.985, max_accuracy_loss=0.5, max_ece_increase=0.02
     )
 
 
