@@ -20,7 +20,13 @@ from tinygrow.products.fold import fold_batch_norm
 from tinygrow.products.gate.subject import Subject
 from tinygrow.products.metadata import build_metadata
 from tinygrow.products.reference import accuracy, torch_logits
-from tinygrow.settings.products import ExportSettings, ValidateSettings
+from tinygrow.products.variants import Calibration, write_fp16, write_int8
+from tinygrow.settings.products import (
+    ExportSettings,
+    Precision,
+    QuantizationSettings,
+    ValidateSettings,
+)
 
 SHAPE = (3, 16, 16)
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -128,19 +134,50 @@ def exported(
 
 
 @pytest.fixture(scope="session")
+def halved(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in fp16; tests leave it as it is."""
+    path = tmp_path_factory.mktemp("halved") / "fp16.onnx"
+    write_fp16(onnx.load(exported), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def calibration(test_split: Split) -> Calibration:
+    """Images that the tests of int8 take for those of training and validation."""
+    images = test_split.images.numpy()
+    return Calibration(images=images, judged=images, labels=test_split.labels.numpy())
+
+
+@pytest.fixture(scope="session")
+def quantized(
+    exported: Path, calibration: Calibration, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The same in int8; tests leave it as it is."""
+    path = tmp_path_factory.mktemp("quantized") / "int8.onnx"
+    write_int8(onnx.load(exported), calibration, QuantizationSettings(), path, Observer())
+    return path
+
+
+@pytest.fixture(scope="session")
 def make_subject(resnet: Checkpoint, card: DataCard, test_split: Split) -> Callable[..., Subject]:
     """Return a function that puts a file under test, with settings of the gate as keywords."""
 
-    def make(path: Path, **settings: object) -> Subject:
+    def make(
+        path: Path, precision: Precision = "fp32", budget: dict | None = None, **settings: object
+    ) -> Subject:
+        base = ValidateSettings(batch_sizes=(1, 7))
+        if budget:
+            settings[precision] = replace(base.budget(precision), **budget)
         return Subject(
             path=path,
+            precision=precision,
             name="tiny",
             opset=20,
             network=resnet.network,
             card=card,
             images=test_split.images.numpy(),
             labels=test_split.labels.numpy(),
-            settings=replace(ValidateSettings(batch_sizes=(1, 7)), **settings),
+            settings=replace(base, **settings),
             observer=Observer(),
         )
 

@@ -86,7 +86,7 @@ def choose(
         TinygrowError: budgets are missed with all units but one in float.
     """
     choice = _try(make, units, (), judge)
-    if settings.keep_float == "none" or _holds(choice, settings):
+    if settings.keep_float == "none" or _holds(choice, settings, len(judge.images)):
         return choice
     observer.say(f"int8: {_told(choice)} with all {len(units)} units quantised; searching")
     images, right = probe
@@ -94,7 +94,7 @@ def choose(
     order = [units[i] for i in np.argsort(np.negative(errors), kind="stable")]
     for count in _counts(len(units)):
         choice = _try(make, units, order[:count], judge)
-        if _holds(choice, settings):
+        if _holds(choice, settings, len(judge.images)):
             return choice
     raise TinygrowError(
         f"int8 misses its budgets on validation images ({_told(choice)}) even with"
@@ -133,9 +133,11 @@ def _try(make: Make, units: Sequence[Unit], left: Sequence[Unit], judge: Judge) 
     )
 
 
-def _holds(choice: Choice, settings: QuantizationSettings) -> bool:
+def _holds(choice: Choice, settings: QuantizationSettings, images: int) -> bool:
+    """Say whether the budgets hold, the agreement with one standard error of so few images off."""
+    error = (choice.agreement * (1 - choice.agreement) / images) ** 0.5
     return (
-        choice.agreement >= settings.min_agreement
+        choice.agreement - error >= settings.min_agreement
         and choice.accuracy_loss <= settings.max_accuracy_loss + 1e-9
     )
 
