@@ -64,7 +64,7 @@ def exported(model: str, precision: str = "fp32") -> Path:
 
 
 def export_failures(model: str) -> Path:
-    """Why a candidate could not be made (JSON, by precision), from `export`; only if there is one."""
+    """Why candidates could not be made (JSON), from `export`; there is none where all were."""
     return exported_folder(model) / "failures.json"
 
 

@@ -49,9 +49,7 @@ def run(name: str, *, observer: Observer) -> None:
     sidecars = _sidecars(name)
     published = [entry["precision"] for entry in sidecars if entry["validated"]]
     if not published:
-        raise TinygrowError(
-            f"no product of {name} passed the gate; see {paths.validation(name)}"
-        )
+        raise TinygrowError(f"no product of {name} passed the gate; see {paths.validation(name)}")
     # The CPU is everywhere, so that a report does not change with the machine that draws it.
     predictor = Predictor(paths.product(name, published[0]), provider="cpu")
     test = load_split(data, "test")

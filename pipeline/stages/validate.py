@@ -114,9 +114,7 @@ def _table(verdicts: dict[Precision, Verdict], settings: ValidateSettings) -> di
     return {"passed": passed, "products": products}
 
 
-def _sidecar(
-    name: str, precision: Precision, subject: Subject, verdict: Verdict
-) -> dict[str, Any]:
+def _sidecar(name: str, precision: Precision, subject: Subject, verdict: Verdict) -> dict[str, Any]:
     checks = verdict.to_dict()["checks"]
     content = subject.content if subject.path.is_file() else b""
     latency: list[dict[str, Any]] = []

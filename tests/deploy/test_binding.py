@@ -40,7 +40,11 @@ def test_logits_are_written_where_they_are_wanted(
     [
         (torch.zeros(2, 3, 8, 8), torch.zeros(2, 3), r"images are float32\[2, 3, 8, 8\]; give"),
         (torch.zeros(2, 3, 8, 9, dtype=torch.uint8), torch.zeros(2, 3), r"uint8\[2, 3, 8, 8\]"),
-        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(3, 3), r"logits are float32\[3, 3"),
+        (
+            torch.zeros(2, 3, 8, 8, dtype=torch.uint8),
+            torch.zeros(3, 3),
+            r"logits are float32\[3, 3",
+        ),
         (
             torch.zeros(2, 8, 8, 3, dtype=torch.uint8).permute(0, 3, 1, 2),
             torch.zeros(2, 3),

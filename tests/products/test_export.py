@@ -148,9 +148,7 @@ def test_same_bytes_in_every_folder_and_process(
 
 
 @pytest.mark.parametrize("product", ["exported", "halved", "quantized"])
-def test_no_path_of_this_machine_in_the_bytes(
-    product: str, request: pytest.FixtureRequest
-) -> None:
+def test_no_path_of_this_machine_in_the_bytes(product: str, request: pytest.FixtureRequest) -> None:
     content = request.getfixturevalue(product).read_bytes()
     for path in (ROOT, Path(torch.__file__).parent, Path(sys.prefix), Path.home()):
         if len(path.parts) > 1:

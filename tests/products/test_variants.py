@@ -66,7 +66,8 @@ def test_weights_beyond_float16_become_its_ends(
     path = export(Checkpoint(architecture, network, {}), tmp_path / "fp32.onnx")
     write_fp16(onnx.load(path), tmp_path / "fp16.onnx")
     stored = {
-        t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "fp16.onnx").graph.initializer
+        t.name: numpy_helper.to_array(t)
+        for t in onnx.load(tmp_path / "fp16.onnx").graph.initializer
     }
     tiny = float(np.finfo(np.float16).smallest_subnormal)
     assert stored["head.bias"].tolist() == [65504, -65504, tiny, 0]
@@ -106,7 +107,9 @@ def test_ranges_are_those_of_the_activations(
 def test_rounding_of_ranges_forgets_the_last_bits_and_widens() -> None:
     for value in (1.0, 0.1, 3e-5, 1234.567, -0.7, -1e9):
         rounded = ranges._outwards(value)
-        assert abs(value) <= abs(rounded) <= 1.002 * abs(value) and np.sign(rounded) == np.sign(value)
+        assert abs(value) <= abs(rounded) <= 1.002 * abs(value) and np.sign(rounded) == np.sign(
+            value
+        )
     assert ranges._outwards(0.1) == ranges._outwards(0.1 * (1 + 1e-7))
     assert ranges._outwards(0.0) == 0
 

@@ -58,7 +58,10 @@ class GpuOptions:
             options = {"device_id": str(self.device), "use_tf32": str(int(not self.exact))}
             return options | ({"enable_cuda_graph": "1"} if self.cuda_graph else {})
         if provider == "tensorrt":
-            options = {"device_id": str(self.device), "trt_fp16_enable": str(int(self.tensorrt_fp16))}
+            options = {
+                "device_id": str(self.device),
+                "trt_fp16_enable": str(int(self.tensorrt_fp16)),
+            }
             if self.cuda_graph:
                 options["trt_cuda_graph_enable"] = "1"
             if self.tensorrt_cache:

@@ -1,4 +1,4 @@
-"""The graph of an exported file: its two parts, its order, and what every product's file ends as."""
+"""The graph of an exported file: its beginning, its order, and what every file ends as."""
 
 from collections.abc import Iterable, Mapping
 

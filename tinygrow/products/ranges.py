@@ -140,4 +140,6 @@ def _entropy(counts: NDArray[np.int64], edges: NDArray[np.float32]) -> Range:
 def _outwards(value: float) -> float:
     """Round away from zero to 10 binary digits."""
     fraction, exponent = np.frexp(abs(value))
-    return float(np.sign(value) * np.ldexp(np.ceil(np.ldexp(fraction, _DIGITS)), exponent - _DIGITS))
+    return float(
+        np.sign(value) * np.ldexp(np.ceil(np.ldexp(fraction, _DIGITS)), exponent - _DIGITS)
+    )

@@ -19,7 +19,9 @@ def provider(subject: Subject, name: str) -> Check:
     """
     title = f"provider_{name}"
     if name == "tensorrt" and subject.precision == "int8":
-        return skipped(title, "TensorRT takes signed activations alone; this product's are unsigned")
+        return skipped(
+            title, "TensorRT takes signed activations alone; this product's are unsigned"
+        )
     problem = provider_problem(name)
     if problem and (name == "cpu" or (name == "cuda" and subject.settings.require_gpu)):
         return judge(title, [f"does not run here: {problem}"])
@@ -36,7 +38,9 @@ def provider(subject: Subject, name: str) -> Check:
     difference = relative_difference(logits, subject.torch_logits)
     share = agreement_share(logits, subject.torch_logits)
     # The logits of int8 differ by design; they must be finite, which the difference is then too.
-    limit = subject.budget.relative_tolerance if subject.precision != "int8" else np.finfo(float).max
+    limit = (
+        subject.budget.relative_tolerance if subject.precision != "int8" else np.finfo(float).max
+    )
     problems = []
     if not difference <= limit:
         problems.append(f"{difference:.3g} of the logits' scale, limit {limit:g}")

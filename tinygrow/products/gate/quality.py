@@ -7,7 +7,6 @@ from tinygrow.products.gate.check import Check, judge
 from tinygrow.products.gate.subject import Logits, Subject
 from tinygrow.products.reference import accuracy
 
-
 ECE_BINS = 15
 
 

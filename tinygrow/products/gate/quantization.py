@@ -14,7 +14,7 @@ Values = NDArray[np.float64]
 
 
 def quantization(subject: Subject) -> Check:
-    """Activations are unsigned, weights signed, symmetric and per channel; some layer is in int8."""
+    """Activations are unsigned, weights signed, symmetric, per channel; some layer is in int8."""
     if subject.precision != "int8":
         return skipped("quantization", f"{subject.precision} has no steps")
     stored = {t.name: numpy_helper.to_array(t) for t in subject.model.graph.initializer}
