@@ -49,7 +49,7 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY) ## Build the model `demo` (minutes on two CPU cores).
 	dvc repro report@demo
 	@echo
-	@echo "model    models/demo/model.onnx"
+	@echo "model    models/demo/products/fp32.onnx"
 	@echo "report   reports/demo/index.html"
 	@sample=$$(find reports/demo/samples -name '*.png' | sort | head -n 1); \
 		echo "try      .venv/bin/python -m pipeline predict --model demo $$sample"

@@ -206,9 +206,10 @@ def finetune(
 )
 @click.option("--output", type=click.Path(path_type=Path), help="Where its ONNX file goes.")
 def export(model: str, checkpoint: Path | None, output: Path | None) -> None:
-    """Write MODEL as one self-contained ONNX file.
+    """Write MODEL as self-contained ONNX files, one a precision.
 
-    Writes models/MODEL/model.onnx: uint8 images in, logits out, normalisation inside.
+    Writes models/MODEL/exported/fp32.onnx, fp16.onnx and int8.onnx: uint8 images in, logits out,
+    normalisation inside. Another checkpoint is written in fp32 alone.
 
     Another checkpoint is measured on the test images as well: for information, never for choosing
     one by it. Of growth only snapshot 000, the seed, is kept unless params.yaml says
@@ -233,10 +234,11 @@ def export(model: str, checkpoint: Path | None, output: Path | None) -> None:
 @cli.command()
 @_model
 def validate(model: str) -> None:
-    """Put the ONNX file of MODEL through the gate.
+    """Put the ONNX files of MODEL through the gate.
 
-    Fails if any check does. Writes metrics/MODEL/validate.json with each check's numbers, and
-    models/MODEL/model.json.
+    Those that pass are published in models/MODEL/products, with a sidecar; those that do not are
+    left out, with the reason. Fails if one of `validate.required` does not pass. Writes
+    metrics/MODEL/validate.json with each check's numbers.
     """
     observer = _checked("models", model)
     from pipeline.stages import validate as stage

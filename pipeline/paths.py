@@ -53,9 +53,29 @@ def finetune_metrics(model: str) -> Path:
     return metrics_folder(model) / "finetune.json"
 
 
-def onnx_model(model: str) -> Path:
-    """The product, from `export`."""
-    return model_folder(model) / "model.onnx"
+def exported_folder(model: str) -> Path:
+    """Candidates, one ONNX file a precision, from `export`."""
+    return model_folder(model) / "exported"
+
+
+def exported(model: str, precision: str = "fp32") -> Path:
+    """One candidate; the gate decides whether it becomes a product."""
+    return exported_folder(model) / f"{precision}.onnx"
+
+
+def export_failures(model: str) -> Path:
+    """Why candidates could not be made (JSON), from `export`; there is none where all were."""
+    return exported_folder(model) / "failures.json"
+
+
+def products_folder(model: str) -> Path:
+    """The products that passed the gate, and a sidecar for each candidate, from `validate`."""
+    return model_folder(model) / "products"
+
+
+def product(model: str, precision: str = "fp32") -> Path:
+    """One product; there is none where the gate refused it."""
+    return products_folder(model) / f"{precision}.onnx"
 
 
 def export_metrics(model: str) -> Path:
@@ -63,9 +83,9 @@ def export_metrics(model: str) -> Path:
     return metrics_folder(model) / "export.json"
 
 
-def sidecar(model: str) -> Path:
-    """Verdicts that travel beside the product (JSON), from `validate`."""
-    return model_folder(model) / "model.json"
+def sidecar(model: str, precision: str = "fp32") -> Path:
+    """What the gate says of a candidate (JSON), from `validate`; also of one that it refused."""
+    return products_folder(model) / f"{precision}.json"
 
 
 def validation(model: str) -> Path:

@@ -49,19 +49,19 @@ def find_model(model: str | None) -> Path:
     Raises:
         TinygrowError: there is none, or more than one to choose from.
     """
-    products = sorted(Path().glob(str(paths.onnx_model("*"))))
-    names = [product.parent.name for product in products]
+    products = sorted(Path().glob(str(paths.product("*"))))
+    names = [product.parents[1].name for product in products]
     if model is None:
         if len(products) == 1:
             return products[0]
         if not products:
             raise TinygrowError(
-                f"there is no {paths.onnx_model('NAME')} in {Path.cwd()}; make one (`make demo`)"
+                f"there is no {paths.product('NAME')} in {Path.cwd()}; make one (`make demo`)"
                 " or name an .onnx file with --model"
             )
         raise TinygrowError(f"--model is not given; it must be one of {', '.join(names)}")
     if model in names:
-        return paths.onnx_model(model)
+        return paths.product(model)
     if Path(model).is_file():
         return Path(model)
     near = get_close_matches(model, names, n=1)

@@ -77,6 +77,10 @@ def _check_model(params: Params, model: str) -> None:
     network = network_settings(params, model)
     for name, settings in SECTIONS.items():
         params.section(model, name, settings)
+    exported = params.section(model, "export", ExportSettings).precisions
+    for precision in params.section(model, "validate", ValidateSettings).required:
+        if precision not in exported:
+            raise params.refuse((*place, "validate", "required"), precision, exported)
     _check_widths(params, model, network, data_settings(params, data).size)
 
 

@@ -16,6 +16,7 @@ from tinygrow.report.history import History, read_json
 from tinygrow.report.page import PageData, render_page
 from tinygrow.report.pictures import draw_overview, draw_pictures
 from tinygrow.report.samples import choose_samples
+from tinygrow.settings.products import PRECISIONS
 
 _PACKAGES = ("tinygrow", "torch", "onnx", "onnxruntime-gpu", "onnxruntime", "numpy", "matplotlib")
 
@@ -41,11 +42,16 @@ def run(name: str, *, observer: Observer) -> None:
         "grow": read_json(paths.growth_metrics(name)),
         "finetune": read_json(paths.finetune_metrics(name)),
         "export": read_json(paths.export_metrics(name)),
-        "validate": read_json(paths.validation(name)),
+        # The page is about fp32; what there is besides stands in a table of its own.
+        "validate": read_json(paths.validation(name))["products"]["fp32"],
         "sidecar": read_json(paths.sidecar(name)),
     }
+    sidecars = _sidecars(name)
+    published = [entry["precision"] for entry in sidecars if entry["validated"]]
+    if not published:
+        raise TinygrowError(f"no product of {name} passed the gate; see {paths.validation(name)}")
     # The CPU is everywhere, so that a report does not change with the machine that draws it.
-    predictor = Predictor(paths.onnx_model(name), provider="cpu")
+    predictor = Predictor(paths.product(name, published[0]), provider="cpu")
     test = load_split(data, "test")
     samples = choose_samples(
         test.images.numpy(), test.labels.numpy(), card.classes, predictor.logits
@@ -61,6 +67,7 @@ def run(name: str, *, observer: Observer) -> None:
             settings=values.tree["models"][name],
             data_settings=values.tree["data"][data_name],
             versions=_versions(),
+            products=sidecars,
             **figures,
         )
     )
@@ -78,6 +85,12 @@ def run(name: str, *, observer: Observer) -> None:
             (folder / paths.report_samples(name).name / sample.file_name).write_bytes(sample.png)
     write_json(paths.summary(name), summary)
     observer.say(f"report: {paths.report_page(name)}")
+
+
+def _sidecars(name: str) -> list[Mapping[str, Any]]:
+    """Return what the gate says of each precision, fp32 first."""
+    found = (paths.sidecar(name, precision) for precision in PRECISIONS)
+    return [read_json(path) for path in found if path.is_file()]
 
 
 def _summary(

@@ -1,5 +1,6 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -100,6 +101,105 @@ def test_a_session_that_fell_back_is_found_out(
 def test_auto_says_that_a_gpu_lies_idle(lying_gpu: None, write_model: Callable[..., Path]) -> None:
     with pytest.warns(RuntimeWarning, match="a GPU is here, but the model runs on the CPU"):
         assert sessions.provider_of(sessions.open_session(write_model())) == "cpu"
+
+
+def test_strict_auto_refuses_where_a_gpu_lies_idle(
+    lying_gpu: None, write_model: Callable[..., Path]
+) -> None:
+    with pytest.raises(TinygrowError, match="a GPU is here, but cannot run the model: ONNX"):
+        sessions.open_session(write_model(), strict=True)
+
+
+def test_strict_auto_takes_the_cpu_where_there_is_no_gpu(
+    no_driver: None, write_model: Callable[..., Path]
+) -> None:
+    session = sessions.open_session(write_model(), strict=True)
+    assert sessions.provider_of(session) == "cpu"
+
+
+def test_a_named_provider_may_be_let_go_with_a_warning(
+    no_driver: None, write_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        sessions.ort, "get_available_providers", lambda: list(sessions.PROVIDERS.values())
+    )
+    with pytest.warns(RuntimeWarning, match=r"'cuda' .* runs on the CPU: no NVIDIA driver"):
+        session = sessions.open_session(write_model(), "cuda", strict=False)
+    assert sessions.provider_of(session) == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("options", "provider", "right"),
+    [
+        ({}, "cpu", {}),
+        ({}, "cuda", {"device_id": "0", "use_tf32": "1"}),
+        (
+            {"exact": True, "cuda_graph": True, "device": 2},
+            "cuda",
+            {"device_id": "2", "use_tf32": "0", "enable_cuda_graph": "1"},
+        ),
+        (
+            {"tensorrt_fp16": True, "cuda_graph": True, "tensorrt_cache": Path("engines")},
+            "tensorrt",
+            {
+                "device_id": "0",
+                "trt_fp16_enable": "1",
+                "trt_cuda_graph_enable": "1",
+                "trt_engine_cache_enable": "1",
+                "trt_engine_cache_path": "engines",
+            },
+        ),
+    ],
+)
+def test_options_reach_their_provider(
+    options: dict[str, Any], provider: str, right: dict[str, str]
+) -> None:
+    assert sessions.GpuOptions(**options).of(provider) == right
+
+
+def test_a_session_on_cuda_is_preloaded_whole_and_told_its_options(
+    write_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fake of CUDA that keeps what it was asked for: no node may be left to the CPU."""
+    asked: list[Any] = []
+
+    class Cuda:
+        def __init__(self, model: object, options: Any, *, providers: Any, **others: Any) -> None:
+            entry = options.get_session_config_entry("session.disable_cpu_ep_fallback")
+            asked.append((entry, providers, others))
+
+        def get_providers(self) -> list[str]:
+            return ["CUDAExecutionProvider"]
+
+    sessions._preload.cache_clear()
+    monkeypatch.setattr(sessions.ort, "preload_dlls", lambda: asked.append("preloaded"))
+    monkeypatch.setattr(sessions, "provider_problem", lambda name: "")
+    monkeypatch.setattr(sessions.ort, "InferenceSession", Cuda)
+    try:
+        sessions.open_session(write_model(), "cuda", exact=True)
+    finally:
+        sessions._preload.cache_clear()
+    options = {"device_id": "0", "use_tf32": "0"}
+    right = ("1", [("CUDAExecutionProvider", options)], {"enable_fallback": 0})
+    assert asked == ["preloaded", right]
+
+
+def test_a_library_that_does_not_load_is_told(
+    lying_gpu: None, write_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("libcurand.so.10: cannot open shared object file")
+
+    monkeypatch.setattr(sessions.ort, "InferenceSession", broken)
+    with pytest.raises(TinygrowError, match=r"does not run here: .*libcurand.so.10: cannot open"):
+        sessions.open_session(write_model(), "cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(bool(sessions.provider_problem("cuda")), reason="no CUDA provider that runs")
+def test_cuda_is_really_had(write_model: Callable[..., Path]) -> None:
+    session = sessions.open_session(write_model(), "cuda", strict=True)
+    assert sessions.provider_of(session) == "cuda"
 
 
 def test_unknown_provider(write_model: Callable[..., Path]) -> None:

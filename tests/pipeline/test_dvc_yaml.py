@@ -190,12 +190,12 @@ def test_every_model_of_the_root_is_an_artifact() -> None:
     artifacts = DVC["artifacts"]
     for model in PARAMS["models"]:
         assert model in artifacts, (
-            f"add to `artifacts` in dvc.yaml:\n  {model}:\n    path: {paths.onnx_model(model)}\n"
+            f"add to `artifacts` in dvc.yaml:\n  {model}:\n    path: {paths.product(model)}\n"
             "    type: model"
         )
     for name, artifact in artifacts.items():
         assert name in PARAMS["models"], f"artifact {name} in dvc.yaml has no block under models"
-        assert artifact["path"] == str(paths.onnx_model(name))
+        assert artifact["path"] == str(paths.product(name))
         assert artifact["type"] == "model"
 
 

@@ -46,7 +46,7 @@ def write_model(path: Path) -> None:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A pipeline folder with one model and two images."""
     monkeypatch.chdir(tmp_path)
-    write_model(tmp_path / "models" / "m" / "model.onnx")
+    write_model(tmp_path / "models" / "m" / "products" / "fp32.onnx")
     Image.fromarray(np.array([[200, 200], [0, 0]], np.uint8)).save(tmp_path / "up.png")
     Image.fromarray(np.array([[0, 0], [200, 200]], np.uint8)).save(tmp_path / "down.png")
     return tmp_path
@@ -74,15 +74,15 @@ def test_json_is_one_object_a_line(folder: Path) -> None:
 
 
 def test_a_model_is_taken_by_its_file(folder: Path) -> None:
-    (folder / "models" / "m" / "model.onnx").rename(folder / "other.onnx")
+    (folder / "models" / "m" / "products" / "fp32.onnx").rename(folder / "other.onnx")
     assert predict("-m", "other.onnx", "up.png")[0] == 0
     code, _, err = predict("up.png")
     assert code == 1
-    assert "there is no models/NAME/model.onnx" in err
+    assert "there is no models/NAME/products/fp32.onnx" in err
 
 
 def test_one_of_several_models_has_to_be_named(folder: Path) -> None:
-    write_model(folder / "models" / "second" / "model.onnx")
+    write_model(folder / "models" / "second" / "products" / "fp32.onnx")
     code, _, err = predict("up.png")
     assert (code, err) == (1, "Error: --model is not given; it must be one of m, second\n")
     code, _, err = predict("-m", "second2", "up.png")

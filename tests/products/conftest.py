@@ -20,7 +20,13 @@ from tinygrow.products.fold import fold_batch_norm
 from tinygrow.products.gate.subject import Subject
 from tinygrow.products.metadata import build_metadata
 from tinygrow.products.reference import accuracy, torch_logits
-from tinygrow.settings.products import ExportSettings, ValidateSettings
+from tinygrow.products.variants import Calibration, write_fp16, write_int8
+from tinygrow.settings.products import (
+    ExportSettings,
+    Precision,
+    QuantizationSettings,
+    ValidateSettings,
+)
 
 SHAPE = (3, 16, 16)
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -46,6 +52,12 @@ def randomize(network: nn.Module, seed: int) -> nn.Module:
     return network.eval()
 
 
+def blocks() -> np.ndarray:
+    """Return 60 images of 4 x 4 squares, uint8."""
+    flat = np.random.default_rng(5).integers(0, 256, (60, 3, 4, 4), np.uint8)
+    return flat.repeat(4, axis=2).repeat(4, axis=3)
+
+
 def make_checkpoint(kind: str) -> Checkpoint:
     if kind == "mlp":
         architecture = Architecture(
@@ -60,7 +72,13 @@ def make_checkpoint(kind: str) -> Checkpoint:
             blocks=(1, 1),
             middle_widths=(3, 4),
         )
-    return Checkpoint(architecture, randomize(build_network(architecture, 0), 1), NOTES)
+    network = randomize(build_network(architecture, 0), 1)
+    # A random network names one class for nearly every image; nothing that spoils it would show.
+    with torch.no_grad():
+        network.head.bias -= network((torch.from_numpy(blocks()).float() / 255 - 0.5) / 0.25).mean(
+            0
+        )
+    return Checkpoint(architecture, network, NOTES)
 
 
 @pytest.fixture(scope="session")
@@ -89,9 +107,7 @@ def card() -> DataCard:
 @pytest.fixture(scope="session")
 def test_split(resnet: Checkpoint, card: DataCard) -> Split:
     """60 images of which the network gets about three quarters right."""
-    rng = np.random.default_rng(5)
-    flat = rng.integers(0, 256, (60, 3, 4, 4), np.uint8)
-    images = flat.repeat(4, axis=2).repeat(4, axis=3)
+    rng, images = np.random.default_rng(6), blocks()
     labels = torch_logits(resnet.network, card, images).argmax(1)
     wrong = rng.random(60) < 0.25
     labels = np.where(wrong, (labels + 1) % len(CLASSES), labels)
@@ -128,19 +144,50 @@ def exported(
 
 
 @pytest.fixture(scope="session")
+def halved(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in fp16; tests leave it as it is."""
+    path = tmp_path_factory.mktemp("halved") / "fp16.onnx"
+    write_fp16(onnx.load(exported), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def calibration(test_split: Split) -> Calibration:
+    """Images that the tests of int8 take for those of training and validation."""
+    images = test_split.images.numpy()
+    return Calibration(images=images, judged=images, labels=test_split.labels.numpy())
+
+
+@pytest.fixture(scope="session")
+def quantized(
+    exported: Path, calibration: Calibration, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The same in int8; tests leave it as it is."""
+    path = tmp_path_factory.mktemp("quantized") / "int8.onnx"
+    write_int8(onnx.load(exported), calibration, QuantizationSettings(), path, Observer())
+    return path
+
+
+@pytest.fixture(scope="session")
 def make_subject(resnet: Checkpoint, card: DataCard, test_split: Split) -> Callable[..., Subject]:
     """Return a function that puts a file under test, with settings of the gate as keywords."""
 
-    def make(path: Path, **settings: object) -> Subject:
+    def make(
+        path: Path, precision: Precision = "fp32", budget: dict | None = None, **settings: object
+    ) -> Subject:
+        base = ValidateSettings(batch_sizes=(1, 7))
+        if budget:
+            settings[precision] = replace(base.budget(precision), **budget)
         return Subject(
             path=path,
+            precision=precision,
             name="tiny",
             opset=20,
             network=resnet.network,
             card=card,
             images=test_split.images.numpy(),
             labels=test_split.labels.numpy(),
-            settings=replace(ValidateSettings(batch_sizes=(1, 7)), **settings),
+            settings=replace(base, **settings),
             observer=Observer(),
         )
 

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,16 +19,20 @@ from tinygrow.deploy.contract import KEYS, Contract
 from tinygrow.deploy.sessions import open_session
 from tinygrow.errors import TinygrowError
 from tinygrow.networks.build import build_network
+from tinygrow.observer import Observer
 from tinygrow.products.export import SCALE, SHIFT, export_onnx, normalization
 from tinygrow.products.fold import fold_batch_norm
 from tinygrow.products.gate.subject import relative_difference, run_session
 from tinygrow.products.metadata import build_metadata, digest
 from tinygrow.products.reference import torch_logits
+from tinygrow.products.variants import choose_images, write_fp16, write_int8
 from tinygrow.settings.products import ExportSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPORT_SCRIPT = """
 import sys
+import torch
+torch.set_num_threads(2)  # the tests themselves run with one
 from pathlib import Path
 from tinygrow.checkpoint import load_checkpoint
 from tinygrow.data.prepared import load_card
@@ -39,6 +44,14 @@ checkpoint = load_checkpoint(Path("checkpoint.safetensors"))
 card = load_card(Path("data.safetensors"))
 metadata = build_metadata("tiny", checkpoint, card, float(sys.argv[1]))
 export_onnx(fold_batch_norm(checkpoint.network), card, ExportSettings(), metadata, Path("m.onnx"))
+import onnx
+from tinygrow.data.prepared import load_split
+from tinygrow.observer import Observer
+from tinygrow.products.variants import choose_images, write_fp16, write_int8
+splits = [load_split(Path("data.safetensors"), name) for name in ("train", "validation")]
+images = choose_images(*splits, 40, 3)
+write_fp16(onnx.load("m.onnx"), Path("h.onnx"))
+write_int8(onnx.load("m.onnx"), images, ExportSettings().int8, Path("q.onnx"), Observer())
 """
 
 
@@ -113,7 +126,11 @@ def test_same_bytes_in_every_folder_and_process(
     result = subprocess.run(
         [sys.executable, "-c", EXPORT_SCRIPT, stated],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONHASHSEED": "7",
+        },
         capture_output=True,
         text=True,
         timeout=300,
@@ -121,13 +138,22 @@ def test_same_bytes_in_every_folder_and_process(
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     assert (tmp_path / "m.onnx").read_bytes() == right
 
+    model = onnx.load(exported)
+    images = choose_images(splits["train"], splits["validation"], 40, 3)
+    write_fp16(model, tmp_path / "half.onnx")
+    write_int8(model, images, ExportSettings().int8, tmp_path / "int8.onnx", Observer())
+    assert (tmp_path / "h.onnx").read_bytes() == (tmp_path / "half.onnx").read_bytes()
+    assert (tmp_path / "q.onnx").read_bytes() == (tmp_path / "int8.onnx").read_bytes()
 
-def test_no_path_of_this_machine_in_the_bytes(exported: Path) -> None:
-    content = exported.read_bytes()
+
+@pytest.mark.parametrize("product", ["exported", "halved", "quantized"])
+def test_no_path_of_this_machine_in_the_bytes(product: str, request: pytest.FixtureRequest) -> None:
+    content = request.getfixturevalue(product).read_bytes()
     for path in (ROOT, Path(torch.__file__).parent, Path(sys.prefix), Path.home()):
         if len(path.parts) > 1:
             assert str(path).encode() not in content
     assert b".py" not in content
+    assert not re.search(rb"20\d\d-\d\d-\d\d", content)
 
 
 def test_equal_and_zero_weights_keep_their_names(card: DataCard, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def test_every_entry_but_the_digest(resnet: Checkpoint, card: DataCard) -> None:
     assert int(metadata["parameters"]) == count_parameters(resnet.network)
     assert int(metadata["multiply_adds"]) == count_multiply_adds(resnet.network, card.shape)
     assert json.loads(metadata["growth"])["growth"]["method"] == "tiny"
-    assert set(json.loads(metadata["versions"])) == {"torch", "onnx"}
+    assert set(json.loads(metadata["versions"])) == {"torch", "onnx", "onnxruntime"}
 
 
 @pytest.mark.parametrize(

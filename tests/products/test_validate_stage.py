@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from click.testing import CliRunner
 from onnx import TensorProto, numpy_helper
 
@@ -18,9 +19,12 @@ from pipeline.schema import SECTIONS
 from pipeline.stages import export as export_stage
 from tinygrow.checkpoint import Checkpoint, save_checkpoint
 from tinygrow.data.prepared import DataCard, Split, save_prepared
+from tinygrow.errors import TinygrowError
 from tinygrow.observer import Observer
+from tinygrow.products import latency
 from tinygrow.settings.data import DigitsSettings
 from tinygrow.settings.network import ResNetSettings
+from tinygrow.settings.products import PRECISIONS
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +38,7 @@ def built(
     folder = tmp_path_factory.mktemp("pipeline")
     settings = {name: asdict(make()) for name, make in SECTIONS.items()}
     settings["validate"]["batch_sizes"] = [1, 3]
+    settings["export"]["int8"]["calibration_images"] = 16
     model = {"data": "toy", "seed": 0, "device": "cpu", "processes": 1, **settings}
     model["architecture"] = {"kind": "resnet", **asdict(ResNetSettings())}
     tree = {"data": {"toy": {"source": "digits", **asdict(DigitsSettings())}}}
@@ -57,6 +62,7 @@ def folder(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(latency, "MAX_RUNS", latency.MIN_RUNS)
     return tmp_path
 
 
@@ -66,30 +72,67 @@ def validate() -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def verdicts() -> tuple[dict, dict]:
-    return json.loads(paths.validation("tiny").read_text()), json.loads(
-        paths.sidecar("tiny").read_text()
-    )
+def verdicts() -> dict:
+    return json.loads(paths.validation("tiny").read_text())
+
+
+def sidecar(precision: str = "fp32") -> dict:
+    return json.loads(paths.sidecar("tiny", precision).read_text())
+
+
+def published() -> set[str]:
+    return {path.name for path in paths.products_folder("tiny").glob("*.onnx")}
+
+
+def set_param(block: str, key: str, value: object) -> None:
+    tree = json.loads(Path("params.yaml").read_text())
+    tree["models"]["tiny"][block][key] = value
+    Path("params.yaml").write_text(json.dumps(tree))
 
 
 def test_figures_of_export(folder: Path) -> None:
     figures = json.loads(paths.export_metrics("tiny").read_text())
     assert set(figures) == {"test_accuracy", "parameters", "multiply_adds", "file_bytes"}
-    assert figures["file_bytes"] == paths.onnx_model("tiny").stat().st_size
-    metadata = {e.key: e.value for e in onnx.load(paths.onnx_model("tiny")).metadata_props}
-    assert float(metadata["test_accuracy"]) == figures["test_accuracy"]
+    assert figures["file_bytes"] == paths.exported("tiny").stat().st_size
+    for precision in PRECISIONS:
+        model = onnx.load(paths.exported("tiny", precision))
+        metadata = {e.key: e.value for e in model.metadata_props}
+        assert float(metadata["test_accuracy"]) == figures["test_accuracy"]
+        assert metadata["precision"] == precision
 
 
-def test_a_sound_model_passes(folder: Path) -> None:
+def test_sound_products_are_published(folder: Path) -> None:
     code, output = validate()
     assert code == 0, output
-    table, sidecar = verdicts()
-    assert table["passed"] and sidecar["validated"]
-    content = paths.onnx_model("tiny").read_bytes()
-    assert sidecar["sha256"] == hashlib.sha256(content).hexdigest()
-    assert [entry["batch"] for entry in sidecar["latency"]] == [1, 64]
-    assert {entry["provider"] for entry in sidecar["latency"]} == {"cpu"}
-    assert set(sidecar["checks"]) == set(table["checks"])
+    table = verdicts()
+    assert table["passed"] and list(table["products"]) == list(PRECISIONS)
+    assert published() == {"fp32.onnx", "fp16.onnx", "int8.onnx"}
+    for precision, entry in table["products"].items():
+        assert entry["published"] and entry["reason"] == ""
+        assert entry["required"] == (precision == "fp32")
+        told = sidecar(precision)
+        assert told["validated"] and told["precision"] == precision and told["reason"] == ""
+        content = paths.product("tiny", precision).read_bytes()
+        assert content == paths.exported("tiny", precision).read_bytes()
+        assert told["sha256"] == hashlib.sha256(content).hexdigest()
+        assert told["bytes"] == len(content)
+        assert [e["batch"] for e in told["latency"]] == [1, 64]
+        assert {e["provider"] for e in told["latency"]} == {"cpu"}
+        assert set(told["checks"]) == set(entry["checks"])
+        for name in ("accuracy", "agreement", "calibration"):
+            assert told[name] == entry["checks"][name]["numbers"]
+
+
+def test_calibration_never_reads_test_images(
+    folder: Path, card: DataCard, splits: dict[str, Split]
+) -> None:
+    """Other test images with the same accuracy: not a byte of any product changes."""
+    before = {p: paths.exported("tiny", p).read_bytes() for p in PRECISIONS}
+    turned = torch.flip(splits["test"].images, dims=(0,))
+    flipped = Split(turned.contiguous(), torch.flip(splits["test"].labels, dims=(0,)))
+    save_prepared(paths.prepared("toy"), card, {**splits, "test": flipped})
+    export_stage.run("tiny", observer=Observer())
+    assert before == {p: paths.exported("tiny", p).read_bytes() for p in PRECISIONS}
 
 
 def one_weight(model: onnx.ModelProto) -> None:
@@ -134,17 +177,88 @@ def edit(change: Callable[[onnx.ModelProto], None]) -> Callable[[Path], None]:
 def test_a_sabotaged_model_stops_the_pipeline(
     sabotage: Callable[[Path], None], failing: str, words: str, folder: Path
 ) -> None:
-    sabotage(paths.onnx_model("tiny"))
+    set_param("export", "precisions", ["fp32"])
+    sabotage(paths.exported("tiny"))
     code, output = validate()
     assert code == 1
     error = output.strip().splitlines()[-1]
-    assert "models/tiny/model.onnx does not pass the gate" in error
+    assert "models/tiny/exported/fp32.onnx does not pass the gate" in error
     assert f"{failing}: FAILED" in error and words in error
-    table, sidecar = verdicts()
-    assert not table["passed"] and not sidecar["validated"]
-    assert table["checks"][failing]["status"] == "failed"
-    assert words in table["checks"][failing]["reason"]
-    assert sidecar["latency"] == []
+    table, told = verdicts(), sidecar()
+    assert not table["passed"] and not told["validated"]
+    checks = table["products"]["fp32"]["checks"]
+    assert checks[failing]["status"] == "failed"
+    assert words in checks[failing]["reason"] and words in told["reason"]
+    assert told["latency"] == []
+    assert published() == set()
+
+
+def wrong_scale(model: onnx.ModelProto) -> None:
+    names = {n.input[1] for n in model.graph.node if n.op_type == "QuantizeLinear"}
+    for tensor in model.graph.initializer:
+        if tensor.name in names:
+            values = numpy_helper.to_array(tensor) / np.float32(100)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+
+@pytest.mark.parametrize(
+    ("precision", "sabotage", "words"),
+    [
+        ("int8", edit(wrong_scale), "of the classes agree, limit 0.985"),
+        ("fp16", edit(wrong_mean), "but mean and std of the data set give"),
+        ("int8", Path.unlink, "int8.onnx does not exist; name it in export.precisions"),
+    ],
+)
+def test_a_refused_product_is_left_out_and_the_rest_goes_on(
+    precision: str, sabotage: Callable[[Path], None], words: str, folder: Path
+) -> None:
+    sabotage(paths.exported("tiny", precision))
+    stale = paths.product("tiny", precision)
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"of an earlier run")
+    code, output = validate()
+    assert code == 0, output
+    table, told = verdicts(), sidecar(precision)
+    assert table["passed"] and not table["products"][precision]["published"]
+    assert words in table["products"][precision]["reason"] and words in told["reason"]
+    assert not told["validated"] and told["latency"] == []
+    assert published() == {f"{p}.onnx" for p in PRECISIONS if p != precision}
+    assert f"products/{precision}.onnx: refused: " in output
+
+
+def test_a_refused_product_that_is_required_stops_the_pipeline(folder: Path) -> None:
+    edit(wrong_scale)(paths.exported("tiny", "int8"))
+    set_param("validate", "required", ["fp32", "int8"])
+    code, output = validate()
+    assert code == 1
+    error = output.strip().splitlines()[-1]
+    assert "models/tiny/exported/int8.onnx does not pass the gate: " in error
+    assert "fp32.onnx does not pass" not in error
+    assert published() == {"fp32.onnx", "fp16.onnx"}  # what passed may be looked at
+    assert verdicts()["products"]["int8"]["required"]
+
+
+def test_what_cannot_be_made_is_no_failure_of_export(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object) -> None:
+        raise TinygrowError("int8 misses its budgets on validation images")
+
+    monkeypatch.setattr(export_stage, "write_int8", broken)
+    export_stage.run("tiny", observer=Observer())
+    assert not paths.exported("tiny", "int8").exists()
+    code, _ = validate()
+    assert code == 0
+    assert "int8 misses its budgets" in sidecar("int8")["reason"]
+    assert published() == {"fp32.onnx", "fp16.onnx"}
+
+
+def test_required_must_be_exported(folder: Path) -> None:
+    set_param("export", "precisions", ["fp32"])
+    set_param("validate", "required", ["int8"])
+    code, output = validate()
+    assert code == 1
+    assert "validate.required is 'int8'; it must be one of fp32" in output
 
 
 def test_export_with_a_wrong_mean_stops_the_pipeline(
@@ -161,10 +275,10 @@ def test_export_with_a_wrong_mean_stops_the_pipeline(
 
 
 def test_nothing_to_validate(folder: Path) -> None:
-    paths.onnx_model("tiny").unlink()
+    paths.exported("tiny").unlink()
     code, output = validate()
     assert code == 1
-    assert "model.onnx does not exist; run the export stage" in output
+    assert "fp32.onnx does not exist; run the export stage" in output
     assert not paths.sidecar("tiny").exists()
 
 
@@ -176,5 +290,5 @@ def test_a_snapshot_goes_where_it_is_told(folder: Path) -> None:
     export_stage.run(
         "tiny", observer=Observer(), checkpoint=snapshot, output=folder / "snapshot.onnx"
     )
-    assert (folder / "snapshot.onnx").read_bytes() == paths.onnx_model("tiny").read_bytes()
+    assert (folder / "snapshot.onnx").read_bytes() == paths.exported("tiny").read_bytes()
     assert not paths.export_metrics("tiny").exists()

@@ -72,8 +72,14 @@ FIGURES: dict[str, dict[str, Any]] = {
 }
 SIDECAR = {
     "model": "toy",
+    "precision": "fp32",
     "sha256": "ab" * 32,
+    "bytes": 21345,
     "validated": True,
+    "reason": "",
+    "accuracy": {"pytorch": 91.67, "onnx": 91.66},
+    "agreement": {"agreement": 1.0},
+    "calibration": {"onnx": 0.0123},
     "latency": [
         {
             "provider": "cpu",
@@ -87,6 +93,18 @@ SIDECAR = {
         for batch, median in ((1, 0.4125), (64, 3.25))
     ],
     "machine": {"processor": "x86_64", "system": "Linux"},
+}
+
+
+REFUSED = {
+    "precision": "int8",
+    "bytes": 5432,
+    "validated": False,
+    "reason": "agreement: FAILED 0.970000 of the classes agree <limit 0.985>",
+    "accuracy": {"pytorch": 91.67, "onnx": 88.5},
+    "agreement": {"agreement": 0.97},
+    "calibration": {},
+    "latency": [],
 }
 
 
@@ -154,8 +172,13 @@ def write_pipeline(folder: Path, **changes: Any) -> None:
     tables["growth.json"].rename(models / "growth.json")
     for stage, figures in FIGURES.items():
         (metrics / f"{stage}.json").write_text(json.dumps(figures))
-    (models / "model.json").write_text(json.dumps(SIDECAR))
-    write_onnx(models / "model.onnx")
+    validate = metrics / "validate.json"
+    table = {"passed": True, "products": {"fp32": json.loads(validate.read_text())}}
+    validate.write_text(json.dumps(table))
+    (models / "products").mkdir()
+    (models / "products/fp32.json").write_text(json.dumps(SIDECAR))
+    (models / "products/int8.json").write_text(json.dumps(REFUSED))
+    write_onnx(models / "products/fp32.onnx")
     pixels, labels = images(24)
     splits = {
         which: Split(torch.from_numpy(pixels.copy()), torch.from_numpy(labels.copy()))

@@ -14,6 +14,7 @@ BATCH = "batch"
 KEYS = (
     "tinygrow_version",
     "model",
+    "precision",
     "data",
     "data_source",
     "classes",

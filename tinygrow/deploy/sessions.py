@@ -10,9 +10,9 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -33,21 +33,70 @@ _PROBE = bytes.fromhex(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuOptions:
+    """What a session on a GPU does beyond its defaults; a session on the CPU ignores it.
+
+    Attributes:
+        device: index of the GPU.
+        exact: full float32. TF32, the default, differs by about 1e-3.
+        cuda_graph: record a run's kernels once and replay them. Every run must then have the same
+            shapes and addresses, as `tinygrow.deploy.binding.FixedBatch` gives it.
+        tensorrt_fp16: let TensorRT compute in float16 where it finds that faster.
+        tensorrt_cache: folder in which TensorRT keeps its engines, which take minutes to build.
+    """
+
+    device: int = 0
+    exact: bool = False
+    cuda_graph: bool = False
+    tensorrt_fp16: bool = False
+    tensorrt_cache: Path | None = None
+
+    def of(self, provider: str) -> dict[str, str]:
+        """Return the options of ONNX Runtime for `cuda` or `tensorrt`; none for the CPU."""
+        if provider == "cuda":
+            options = {"device_id": str(self.device), "use_tf32": str(int(not self.exact))}
+            return options | ({"enable_cuda_graph": "1"} if self.cuda_graph else {})
+        if provider == "tensorrt":
+            options = {
+                "device_id": str(self.device),
+                "trt_fp16_enable": str(int(self.tensorrt_fp16)),
+            }
+            if self.cuda_graph:
+                options["trt_cuda_graph_enable"] = "1"
+            if self.tensorrt_cache:
+                options["trt_engine_cache_enable"] = "1"
+                options["trt_engine_cache_path"] = str(self.tensorrt_cache)
+            return options
+        return {}
+
+
 def open_session(
-    model: Path | bytes, provider: str = "auto", *, exact: bool = False, threads: int = 0
+    model: Path | bytes,
+    provider: str = "auto",
+    *,
+    exact: bool = False,
+    threads: int = 0,
+    strict: bool | None = None,
+    gpu: GpuOptions | None = None,
 ) -> ort.InferenceSession:
     """Return a session that runs on the provider asked for.
 
     Args:
         model: an .onnx file or its content.
-        provider: `auto` (CUDA where it really runs, else the CPU), `cpu`, `cuda` or `tensorrt`;
-            named outright it is had whole, without a node left to the CPU, or refused.
-        exact: full float32 on CUDA. TF32, its default there, differs by about 1e-3.
+        provider: `auto` (CUDA where it really runs, else the CPU), `cpu`, `cuda` or `tensorrt`.
+        exact: full float32 on CUDA; the same as in `gpu`.
         threads: of the CPU for one operator; 0: as many as there are cores.
+        strict: have the provider whole, without a node left to the CPU, or fail; for `auto`, fail
+            where a GPU is here and cannot be used. Else a warning tells of the CPU, which runs the
+            model. Not given: strict where the provider is named outright.
+        gpu: further options.
 
     Raises:
         TinygrowError: the model is missing or damaged, or the provider does not run it.
     """
+    options = gpu or GpuOptions()
+    options = replace(options, exact=options.exact or exact)
     if provider not in (*PROVIDERS, "auto"):
         raise TinygrowError(
             f"provider is {provider!r}; it must be one of auto, {', '.join(PROVIDERS)}"
@@ -55,11 +104,18 @@ def open_session(
     if isinstance(model, Path) and not model.is_file():
         raise TinygrowError(f"{model} does not exist; run the export stage or name another file")
     if provider == "auto":
-        return _open_best(model, exact, threads)
+        return _open_best(model, options, threads, strict=bool(strict))
     problem = provider_problem(provider)
-    if problem:
+    if problem and strict is not False:
         raise TinygrowError(f"provider {provider!r} does not run here: {problem}")
-    return _open(model, provider, exact, threads)
+    if problem:
+        warnings.warn(
+            f"provider {provider!r} does not run here, the model runs on the CPU: {problem}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        provider = "cpu"
+    return _open(model, provider, options, threads)
 
 
 def provider_of(session: ort.InferenceSession) -> str:
@@ -90,7 +146,7 @@ def provider_problem(provider: str) -> str:
         if problem:
             return problem
     try:
-        session = _open(_PROBE, provider, exact=False, threads=1)
+        session = _open(_PROBE, provider, GpuOptions(), threads=1)
         one = np.ones((1, 1, 1, 1), np.float32)
         session.run(None, {"x": one, "w": one})
     except TinygrowError as error:
@@ -107,30 +163,35 @@ def first_line(error: BaseException) -> str:
     return lines[0][:300] if lines else type(error).__name__
 
 
-def _open_best(model: Path | bytes, exact: bool, threads: int) -> ort.InferenceSession:
+def _open_best(
+    model: Path | bytes, gpu: GpuOptions, threads: int, *, strict: bool
+) -> ort.InferenceSession:
     problem = provider_problem("cuda")
     if not problem:
-        return _open(model, "cuda", exact, threads)
-    if not _driver_problem() and PROVIDERS["cuda"] in ort.get_available_providers():
+        return _open(model, "cuda", gpu, threads)
+    if not _driver_problem() and (strict or PROVIDERS["cuda"] in ort.get_available_providers()):
+        if strict:
+            raise TinygrowError(f"a GPU is here, but cannot run the model: {problem}")
         warnings.warn(
             f"a GPU is here, but the model runs on the CPU: {problem}", RuntimeWarning, stacklevel=3
         )
-    return _open(model, "cpu", exact, threads)
+    return _open(model, "cpu", gpu, threads)
 
 
-def _open(model: Path | bytes, provider: str, exact: bool, threads: int) -> ort.InferenceSession:
+def _open(
+    model: Path | bytes, provider: str, gpu: GpuOptions, threads: int
+) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3 if provider == "cpu" else 4
     options.intra_op_num_threads = threads
     if provider != "cpu":
         _preload()
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    settings: dict[str, Any] = {"use_tf32": "0"} if exact and provider == "cuda" else {}
     wanted = PROVIDERS[provider]
     try:
         with _quiet(provider != "cpu"):
             session = ort.InferenceSession(
-                model, options, providers=[(wanted, settings)], enable_fallback=0
+                model, options, providers=[(wanted, gpu.of(provider))], enable_fallback=0
             )
     except Exception as error:
         # The runtime's exceptions share no base class.
@@ -159,9 +220,11 @@ def _unparsed(error: Exception) -> bool:
 
 @cache
 def _preload() -> None:
-    # PyPI's torch brings no curand, so importing torch first is not enough.
-    with redirect_stdout(sys.stderr):
-        ort.preload_dlls()
+    # PyPI's torch brings no curand, so importing torch first is not enough. A build for the CPU
+    # alone has nothing to load, and an old one no such function.
+    if hasattr(ort, "preload_dlls"):
+        with redirect_stdout(sys.stderr):
+            ort.preload_dlls()
 
 
 @contextmanager

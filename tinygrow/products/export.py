@@ -1,10 +1,7 @@
 """From a folded network to one self-contained ONNX file whose bytes depend on nothing else."""
 
 import copy
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +14,8 @@ from tinygrow.data.prepared import DataCard
 from tinygrow.deploy.contract import BATCH, INPUT, OUTPUT
 from tinygrow.errors import TinygrowError
 from tinygrow.files import write_bytes
-from tinygrow.products.metadata import digest
+from tinygrow.products.graph import finish
+from tinygrow.products.quiet import quiet
 from tinygrow.settings.products import ExportSettings
 
 SCALE = "normalize.scale"
@@ -80,9 +78,7 @@ def export_onnx(
     product = Product(folded, card).eval()
     model = _structure(product, card.shape, settings.opset)
     _fill(model, product)
-    _clean(model, metadata["model"])
-    onnx.helper.set_model_props(model, {**metadata, "digest": digest(model)})
-    write_bytes(path, model.SerializeToString(deterministic=True))
+    write_bytes(path, finish(model, metadata))
 
 
 def _structure(product: Product, shape: tuple[int, int, int], opset: int) -> onnx.ModelProto:
@@ -115,7 +111,7 @@ def _exported(
     """Return the graph, and the tensors of the network that are not in it as they were."""
     example = torch.zeros(2, *shape, dtype=torch.uint8)
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 stand_in,
                 (example,),
@@ -160,33 +156,3 @@ def _fill(model: onnx.ModelProto, product: Product) -> None:
         renamed[old] = new
     for node in model.graph.node:
         node.input[:] = [renamed.get(name, name) for name in node.input]
-
-
-def _clean(model: onnx.ModelProto, name: str) -> None:
-    """Drop what the exporter leaves behind: stack traces, scopes, paths of the machine."""
-    graph = model.graph
-    model.producer_name, model.producer_version = "tinygrow", ""
-    model.doc_string, graph.doc_string, graph.name = "", "", name
-    del model.metadata_props[:], graph.metadata_props[:]
-    # Shape inference finds these again; here they would repeat the exporter's names.
-    del graph.value_info[:]
-    for value in (*graph.input, *graph.output):
-        del value.metadata_props[:]
-        value.doc_string = ""
-        value.type.tensor_type.shape.dim[0].dim_param = BATCH
-    for number, node in enumerate(graph.node):
-        del node.metadata_props[:]
-        node.doc_string, node.name = "", f"{number}.{node.op_type}"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter's warnings and log, which tell of its own workings."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import numpy_helper
 
 from tinygrow import __version__
@@ -27,6 +28,8 @@ def build_metadata(
 ) -> dict[str, str]:
     """Return every metadata entry of `contract.KEYS` but the digest, which the file decides.
 
+    They are those of the fp32 product; the others take them over and change `precision`.
+
     Args:
         name: of the model.
         checkpoint: as trained, before folding; its notes tell the growth history.
@@ -36,9 +39,11 @@ def build_metadata(
     network, notes = checkpoint.network, checkpoint.notes
     history = {key: notes[key] for key in ("seed", "growth", "finetune") if key in notes}
     versions = {package: version(package) for package in ("torch", "onnx")}
+    versions["onnxruntime"] = onnxruntime.__version__  # the package has two names
     return {
         "tinygrow_version": __version__,
         "model": name,
+        "precision": "fp32",
         "data": card.name,
         "data_source": without_paths(card.source),
         "classes": json.dumps(list(card.classes), ensure_ascii=False),

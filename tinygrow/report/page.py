@@ -21,6 +21,7 @@ from tinygrow.report.tables import (
     check_rows,
     headline,
     latency_rows,
+    product_rows,
     setting_rows,
     time_shares,
     width_rows,
@@ -42,7 +43,8 @@ class PageData:
         finetune: likewise.
         export: likewise.
         validate: likewise: `passed`, and under `checks` status, numbers and reason of each.
-        sidecar: what lies beside the product: `latency`, `machine`, `sha256`.
+        sidecar: what lies beside the fp32 product: `latency`, `machine`, `sha256`.
+        products: the sidecars of all precisions.
         settings: the model's block of settings, as plain data.
         data_settings: the data set's block.
         versions: package to version, of the stage that wrote the page.
@@ -60,6 +62,7 @@ class PageData:
     settings: Mapping[str, Any]
     data_settings: Mapping[str, Any]
     versions: Mapping[str, str]
+    products: Sequence[Mapping[str, Any]] = ()
 
 
 def render_page(data: PageData) -> str:
@@ -96,6 +99,7 @@ def _render(data: PageData) -> str:
         "png_uri": lambda png: "data:image/png;base64," + base64.b64encode(png).decode(),
     }
     checks = check_rows(data.validate)
+    products = product_rows(data.products)
     return environment.get_template("page.html.j2").render(
         d=data,
         name=data.history.name,
@@ -106,6 +110,8 @@ def _render(data: PageData) -> str:
         checks=checks,
         skipped=[c for c in checks if c.status == "skipped"],
         latencies=latency_rows(data.sidecar),
+        products=products,
+        product=next((row.name for row in products if row.published), "fp32"),
         machine=data.sidecar.get("machine", {}),
         widths=width_rows(data.history),
         shares=time_shares(data.history, data.finetune),
@@ -126,7 +132,7 @@ def _cards(data: PageData) -> list[Row]:
         ),
         Row("Parameters", numbers.count(data.export["parameters"]), "trained numbers"),
         Row("Multiply-adds", numbers.count(data.export["multiply_adds"]), "for one image"),
-        Row("File", numbers.size(data.export["file_bytes"]), "model.onnx, float32"),
+        Row("File", numbers.size(data.export["file_bytes"]), "fp32.onnx, float32"),
     ]
     for batch in (1, 64):
         if entry := latency.get(batch):

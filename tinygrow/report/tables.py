@@ -1,6 +1,6 @@
 """What the page says in words and tables, computed from the stages' figures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -45,6 +45,31 @@ class CheckRow:
     name: str
     status: Literal["passed", "failed", "skipped"]
     numbers: tuple[tuple[str, str], ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProductRow:
+    """One precision, in words.
+
+    Attributes:
+        name: fp32, fp16 or int8.
+        published: whether the gate let it pass.
+        size: of the file.
+        accuracy: on the test images.
+        agreement: share of them that get PyTorch's class.
+        calibration: expected calibration error.
+        latency: medians by batch size.
+        reason: why it was refused; else empty.
+    """
+
+    name: str
+    published: bool
+    size: str
+    accuracy: str
+    agreement: str
+    calibration: str
+    latency: str
     reason: str
 
 
@@ -122,6 +147,30 @@ def check_rows(validate: Mapping[str, Any]) -> list[CheckRow]:
             f"the gate's file is not complete ({error!r}); run the validate stage again"
         ) from error
     return sorted(rows, key=lambda r: r.status != "failed")
+
+
+def product_rows(sidecars: Sequence[Mapping[str, Any]]) -> list[ProductRow]:
+    """Return one row a precision, from the sidecars."""
+    rows = []
+    for told in sidecars:
+        latency = {e["batch"]: numbers.milliseconds(e["median_ms"]) for e in told["latency"]}
+        rows.append(
+            ProductRow(
+                name=told["precision"],
+                published=bool(told["validated"]),
+                size=numbers.size(told["bytes"]) if told["bytes"] else "",
+                accuracy=numbers.percent(told["accuracy"].get("onnx")),
+                agreement=numbers.percent(_times_100(told["agreement"].get("agreement"))),
+                calibration=numbers.percent(_times_100(told["calibration"].get("onnx"))),
+                latency=", ".join(f"{time} for {batch}" for batch, time in latency.items()),
+                reason=told["reason"],
+            )
+        )
+    return rows
+
+
+def _times_100(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def latency_rows(sidecar: Mapping[str, Any]) -> list[Mapping[str, Any]]:

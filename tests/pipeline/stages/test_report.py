@@ -81,8 +81,7 @@ def test_a_second_run_writes_the_same_bytes_and_leaves_nothing_beside(folder: Pa
         "metrics/toy/growth.csv",
         "metrics/toy/export.json",
         "metrics/toy/validate.json",
-        "models/toy/model.json",
-        "models/toy/model.onnx",
+        "models/toy/products/fp32.onnx",
         "data/tiles.safetensors",
     ],
 )
@@ -92,6 +91,23 @@ def test_a_missing_input_is_named_and_nothing_is_written(folder: Path, missing: 
         report.run("toy", observer=Observer())
     assert not (folder / "reports").exists()
     assert not (folder / "metrics/toy/summary.json").exists()
+
+
+def test_a_product_that_was_refused_is_told_with_its_reason(folder: Path) -> None:
+    report.run("toy", observer=Observer())
+    page = (folder / "reports/toy/index.html").read_text()
+    table = page[page.index('<section id="products">') : page.index('<section id="gate">')]
+    rows = re.findall(r"<tr class.*?</tr>", table, re.S)
+    assert "PUBLISHED" in rows[0] and "91.66 %" in rows[0] and "1.23 %" in rows[0]
+    assert "REFUSED" in rows[1] and "97.00 %" in rows[1]
+    assert "agree &lt;limit 0.985&gt;" in rows[1]
+
+
+def test_without_any_product_there_is_no_page(folder: Path) -> None:
+    told = {"precision": "fp32", "validated": False}
+    (folder / "models/toy/products/fp32.json").write_text(json.dumps(told))
+    with pytest.raises(TinygrowError, match=r"no product of toy passed the gate; see metrics/toy"):
+        report.run("toy", observer=Observer())
 
 
 def test_incomplete_figures_are_named(folder: Path) -> None:

@@ -52,7 +52,7 @@ def test_batch_invariance_sees_a_mean_over_the_batch(
 
 def test_tolerance_is_the_settings(exported: Path, make_subject: Callable[..., Subject]) -> None:
     assert numerics.parity(make_subject(exported)).status == "passed"
-    check = numerics.parity(make_subject(exported, relative_tolerance=1e-12))
+    check = numerics.parity(make_subject(exported, budget={"relative_tolerance": 1e-12}))
     assert check.status == "failed"
     assert "of the logits' scale, limit 1e-12" in check.reason
 

@@ -29,6 +29,8 @@ OPERATORS = frozenset(
     | {"Range", "Shape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
 )
 
+QUANTIZATION = frozenset({"DequantizeLinear", "QuantizeLinear"})
+
 Shape = list[int | str]
 
 
@@ -44,7 +46,8 @@ def interface(subject: Subject) -> Check:
     opsets = [o.version for o in subject.model.opset_import if o.domain in ("", "ai.onnx")]
     if opsets != [subject.opset]:
         problems.append(f"opset is {opsets}, not {subject.opset}")
-    foreign = sorted({node.op_type for node in graph.node} - OPERATORS)
+    known = OPERATORS | QUANTIZATION if subject.precision == "int8" else OPERATORS
+    foreign = sorted({node.op_type for node in graph.node} - known)
     if foreign:
         problems.append(f"operators {', '.join(foreign)} are not of the contract")
     return judge("contract", problems, {"opset": opsets[0] if opsets else "none"})
@@ -53,7 +56,8 @@ def interface(subject: Subject) -> Check:
 def metadata(subject: Subject) -> Check:
     """All entries are there and agree with the data set and with the file's own weights."""
     found = subject.metadata
-    missing = [key for key in KEYS if not found.get(key)]
+    keys = (*KEYS, "quantization") if subject.precision == "int8" else KEYS
+    missing = [key for key in keys if not found.get(key)]
     if missing:
         return judge("metadata", [f"{', '.join(missing)} missing; export the model again"])
     problems: list[str] = []
@@ -63,7 +67,7 @@ def metadata(subject: Subject) -> Check:
         for key in ("model", "classes", "shape", "mean", "std"):
             if getattr(said, key) != getattr(right, key):
                 problems.append(f"{key} is {getattr(said, key)}, not {getattr(right, key)}")
-        for key in ("growth", "versions"):
+        for key in ("growth", "versions", *keys[len(KEYS) :]):
             json.loads(found[key])
         if int(found["parameters"]) < 1 or int(found["multiply_adds"]) < 1:
             problems.append("parameters and multiply_adds must be positive")
@@ -71,6 +75,8 @@ def metadata(subject: Subject) -> Check:
             problems.append(f"test_accuracy is {found['test_accuracy']}; it is in percent")
     except (TinygrowError, ValueError) as error:
         problems.append(str(error))
+    if found["precision"] != subject.precision:
+        problems.append(f"precision is {found['precision']!r}, not {subject.precision!r}")
     if found["data"] != subject.card.name:
         problems.append(f"data is {found['data']!r}, not {subject.card.name!r}")
     if found["digest"] != digest(subject.model):

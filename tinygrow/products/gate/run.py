@@ -4,7 +4,15 @@ from collections.abc import Callable
 from functools import partial
 
 from tinygrow.deploy.sessions import first_line
-from tinygrow.products.gate import contract, document, numerics, providers, quality, weights
+from tinygrow.products.gate import (
+    contract,
+    document,
+    numerics,
+    providers,
+    quality,
+    quantization,
+    weights,
+)
 from tinygrow.products.gate.check import Check, Verdict, judge, skipped
 from tinygrow.products.gate.subject import Subject
 
@@ -18,6 +26,7 @@ STATIC: dict[str, Function] = {
     "metadata": contract.metadata,
     "normalisation": contract.normalisation,
     "weights": weights.weights,
+    "quantization": quantization.quantization,
     "contract": contract.interface,
 }
 RUNNING: dict[str, Function] = {
@@ -28,6 +37,7 @@ RUNNING: dict[str, Function] = {
     "batch_invariance": numerics.batch_invariance,
     "agreement": quality.agreement,
     "accuracy": quality.accuracy_kept,
+    "calibration": quality.calibration,
     "provider_cpu": partial(providers.provider, name="cpu"),
     **{
         f"provider_{name}": partial(providers.provider, name=name)

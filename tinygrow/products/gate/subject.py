@@ -1,8 +1,9 @@
 """What the checks look at: a file, and everything it is held against."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ from tinygrow.deploy.sessions import open_session
 from tinygrow.observer import Observer
 from tinygrow.products.fold import fold_batch_norm
 from tinygrow.products.reference import torch_logits
-from tinygrow.settings.products import ValidateSettings
+from tinygrow.settings.products import Budget, Precision, ValidateSettings
 
 Logits = NDArray[np.float32]
 Images = NDArray[np.uint8]
@@ -28,17 +29,19 @@ class Subject:
 
     Attributes:
         path: of the .onnx file.
+        precision: that it is to have.
         name: of the model.
         opset: that the file must have.
         network: the checkpoint's, not folded, in evaluation mode, on the CPU.
         card: of the data set.
         images: the whole test set, uint8 (N, C, H, W).
         labels: int64 (N,).
-        settings: budgets.
+        settings: of the gate, with the budgets of every precision.
         observer: told of the progress.
     """
 
     path: Path
+    precision: Precision
     name: str
     opset: int
     network: nn.Module
@@ -47,6 +50,11 @@ class Subject:
     labels: NDArray[np.int64]
     settings: ValidateSettings
     observer: Observer
+
+    @property
+    def budget(self) -> Budget:
+        """What a product of this precision may lose."""
+        return self.settings.budget(self.precision)
 
     @cached_property
     def content(self) -> bytes:
@@ -82,6 +90,14 @@ class Subject:
     def onnx_logits(self) -> Logits:
         """ONNX Runtime's logits of the whole test set on the CPU, float32 (N, classes)."""
         return run_session(self.session, self.images, self.observer)
+
+    def sibling(self, path: Path, precision: Precision) -> Self:
+        """Return another product of the same network under test, with PyTorch's answers shared."""
+        other = replace(self, path=path, precision=precision)
+        for name in ("folded", "torch_logits"):
+            if name in vars(self):
+                vars(other)[name] = vars(self)[name]
+        return other
 
     def real(self, count: int) -> Images:
         """Return `count` test images, from the start again where there are fewer."""
