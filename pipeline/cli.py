@@ -266,6 +266,12 @@ def report(model: str) -> None:
     metavar="NAME|FILE",
     help="A model under models/, or an .onnx file. Default: the only one under models/.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    default="fp32",
+    help="Which product of a model under models/.",
+)
 @click.option("-k", "--top-k", type=click.IntRange(1), default=3, help="Classes named an image.")
 @click.option(
     "--provider",
@@ -279,29 +285,44 @@ def predict(
     ctx: click.Context,
     images: tuple[str, ...],
     model: str | None,
+    precision: str,
     top_k: int,
     provider: str,
     as_json: bool,
 ) -> None:
     """Name the class of each IMAGE, by ONNX Runtime alone.
 
-    IMAGE is a file, or a folder: the images in it, but not in its folders. Of an image that cannot
-    be read, a line says why; the others are answered, and the exit code is 1.
+    IMAGE is a file, or a folder: all images in it and in its folders, but nothing hidden. Of an
+    image that cannot be read, a line says why; the others are answered, and the exit code is 1.
 
     \b
     Examples:
-      python -m pipeline predict reports/demo/samples/*.png
-      python -m pipeline predict --model demo --json photo.jpg
+      python -m pipeline predict reports/demo/samples
+      python -m pipeline predict --model demo --precision int8 --json photo.jpg
     """  # noqa: D301 - click's mark is the control character itself
     from pipeline.predict import lines
+    from pipeline.progress import TerminalObserver
 
+    # Elsewhere than on a terminal the answers themselves tell how far it is.
+    observer = TerminalObserver(quiet=True)
     failed = False
-    for line in lines(images, model=model, top_k=top_k, provider=provider, as_json=as_json):
-        if isinstance(line, TinygrowError):
-            click.echo(f"Error: {expected(line)}", err=True)
-            failed = True
-        else:
-            click.echo(line)
+    try:
+        for line in lines(
+            images,
+            model=model,
+            precision=precision,
+            top_k=top_k,
+            provider=provider,
+            as_json=as_json,
+            observer=observer,
+        ):
+            if isinstance(line, TinygrowError):
+                observer.say(f"Error: {expected(line)}")
+                failed = True
+            else:
+                observer.answer(line)
+    finally:
+        observer.close()
     ctx.exit(1 if failed else 0)
 
 
