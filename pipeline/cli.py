@@ -326,6 +326,80 @@ def predict(
     ctx.exit(1 if failed else 0)
 
 
+@cli.command()
+@_model
+@click.option(
+    "-b",
+    "--batch",
+    "batches",
+    type=click.IntRange(1),
+    multiple=True,
+    default=(1, 8, 64, 256),
+    help="Images a call; may be given again.",
+)
+@click.option("--runs", type=click.IntRange(1), default=200, help="Timed calls of each cell.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="Time for everything; cells that it cuts are told. 0: no limit.",
+)
+@click.option("--threads", type=click.IntRange(0), default=0, help="Of the CPU; 0: all cores.")
+@click.option(
+    "--provider",
+    "providers",
+    type=click.Choice(["cpu", "cuda", "tensorrt"]),
+    multiple=True,
+    help="Of ONNX Runtime; may be given again. Default: each that runs here.",
+)
+@click.option("--pytorch/--no-pytorch", default=True, help="Measure PyTorch as well.")
+@click.option("--compile/--no-compile", "compiled", default=True, help="And torch.compile.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the files go; default: metrics/MODEL/benchmark.",
+)
+def benchmark(
+    model: str,
+    batches: tuple[int, ...],
+    runs: int,
+    minutes: float,
+    threads: int,
+    providers: tuple[str, ...],
+    pytorch: bool,
+    compiled: bool,
+    output: Path | None,
+) -> None:
+    """Time the products of MODEL beside PyTorch on the same images.
+
+    Prints latency (median, 90th and 99th percentile) of the smallest batch and images per second of
+    each, for every published product, every provider of ONNX Runtime that runs, PyTorch eager in
+    two layouts and compiled. Writes metrics/MODEL/benchmark/benchmark.json, .csv and .svg; the
+    model card of `package` tells the medians.
+
+    \b
+    Examples:
+      python -m pipeline benchmark demo
+      python -m pipeline benchmark demo --batch 1 --batch 64 --minutes 2 --no-compile
+    """  # noqa: D301 - click's mark is the control character itself
+    observer = _checked("models", model)
+    from pipeline import benchmark as command
+    from tinygrow.benchmark.measure import Plan
+
+    plan = Plan(batches=tuple(sorted(set(batches))), runs=runs, seconds=60 * minutes)
+    for line in command.run(
+        model,
+        plan,
+        threads=threads,
+        providers=providers,
+        pytorch=pytorch,
+        compiled=compiled,
+        output=output,
+        observer=observer,
+    ):
+        click.echo(line)
+
+
 @cli.command("clean-state")
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.option("--remove", is_flag=True, help="Remove the old states.")
