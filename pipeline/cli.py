@@ -400,6 +400,38 @@ def benchmark(
         click.echo(line)
 
 
+@cli.command()
+@_model
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The folder; default: packages/MODEL. An older package there is replaced.",
+)
+@click.option("--triton", is_flag=True, help="With a model repository for Triton.")
+@click.option("--docker", is_flag=True, help="With a Dockerfile for the CPU.")
+@click.option(
+    "--licence", default="", metavar="SPDX", help="Licence that the model card states, if any."
+)
+def package(model: str, output: Path | None, triton: bool, docker: bool, licence: str) -> None:
+    """Pack MODEL for use elsewhere.
+
+    Writes a folder and, beside it, the same as .tar.gz: the published products with their verdicts,
+    a model card, predict.py, which needs onnxruntime, numpy and pillow alone, sample images with
+    expected outputs, and checksums.
+
+    \b
+    Examples:
+      python -m pipeline package demo
+      python -m pipeline package demo --triton --docker --output out/demo-1.0
+    """  # noqa: D301 - click's mark is the control character itself
+    observer = _checked("models", model)
+    from pipeline import package as command
+
+    command.run(
+        model, output=output, triton=triton, docker=docker, licence=licence, observer=observer
+    )
+
+
 @cli.command("clean-state")
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.option("--remove", is_flag=True, help="Remove the old states.")
