@@ -21,6 +21,7 @@ from tinygrow.data.prepared import load_card
 from tinygrow.deploy.predictor import Predictor
 from tinygrow.deploy.published import published_products
 from tinygrow.deploy.sessions import usable_providers
+from tinygrow.errors import TinygrowError
 from tinygrow.files import write_json, write_text
 from tinygrow.observer import Observer
 from tinygrow.report.speed import speed_svg
@@ -53,7 +54,7 @@ def run(
         observer: told of progress.
 
     Raises:
-        TinygrowError: nothing is published, or a provider that was named does not run.
+        TinygrowError: nothing is published, or nothing of what was asked for runs.
     """
     products = published_products(paths.model_folder(name))
     threads = threads or torch.get_num_threads()
@@ -65,6 +66,8 @@ def run(
     )
     if pytorch:
         contenders += _pytorch(name, compiled)
+    if not contenders:
+        raise TinygrowError(f"nothing can be measured: {'; '.join(absent)}")
     cells = measure(contenders, contract.shape, plan, observer)
     document = to_document(
         name,

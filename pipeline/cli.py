@@ -5,14 +5,14 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
+from pipeline.commands import checked, model_argument
+from pipeline.deploying import benchmark, package, predict
 from pipeline.process import share_cores, terminate
-from pipeline.program import Program, expected
+from pipeline.program import Program
 from pipeline.stopping import parents
-from tinygrow.errors import TinygrowError
 
 EPILOG = (
     "Exit codes: 0 done, 1 expected failure (one line says what, the value, the remedy), 2 wrong"
@@ -64,10 +64,6 @@ def cli(directory: Path, traceback: bool) -> None:
         sys.path.insert(0, str(Path.cwd()))
 
 
-def _model(command: Callable[..., None]) -> Callable[..., None]:
-    return click.argument("model")(command)
-
-
 def _device(command: Callable[..., None]) -> Callable[..., None]:
     return click.option(
         "--device",
@@ -86,17 +82,6 @@ def _minutes(command: Callable[..., None]) -> Callable[..., None]:
         help="Time between two saves of the state that an interrupted run goes on from; 3 unless"
         " given. Also by the environment variable TINYGROW_SAVE_EVERY.",
     )(command)
-
-
-def _checked(group: str, name: str) -> Any:
-    """Check all of params.yaml before work begins; return who tells of the work."""
-    from pipeline import params, schema
-    from pipeline.progress import TerminalObserver
-
-    values = params.read()
-    schema.check(values)
-    values.require(group, name)
-    return TerminalObserver()
 
 
 def _launch(
@@ -126,14 +111,14 @@ def download(name: str) -> None:
 
     Writes data/NAME.safetensors: uint8 images of a training, a validation and a test split.
     """
-    observer = _checked("data", name)
+    observer = checked("data", name)
     from pipeline.stages import download as stage
 
     stage.run(name, observer=observer)
 
 
 @cli.command()
-@_model
+@model_argument
 @_device
 @_minutes
 @click.pass_obj
@@ -147,7 +132,7 @@ def grow(
     Interrupted (Ctrl-C, SIGTERM, a dead DVC) or killed, it goes on where it was when it is run
     again with the same settings, inputs and code.
     """
-    observer = _checked("models", model)
+    observer = checked("models", model)
     _launch("grow", model, device, minutes, started_by)
     from pipeline import workers
     from pipeline.estimates import grow_lines
@@ -165,7 +150,7 @@ def grow(
 
 
 @cli.command()
-@_model
+@model_argument
 @_device
 @_minutes
 @click.pass_obj
@@ -179,7 +164,7 @@ def finetune(
     Interrupted (Ctrl-C, SIGTERM, a dead DVC) or killed, it goes on where it was when it is run
     again with the same settings, inputs and code.
     """
-    observer = _checked("models", model)
+    observer = checked("models", model)
     _launch("finetune", model, device, minutes, started_by)
     from pipeline import state, workers
     from pipeline.estimates import finetune_lines
@@ -198,7 +183,7 @@ def finetune(
 
 
 @cli.command()
-@_model
+@model_argument
 @click.option(
     "--checkpoint",
     type=click.Path(path_type=Path),
@@ -221,7 +206,7 @@ def export(model: str, checkpoint: Path | None, output: Path | None) -> None:
     """  # noqa: D301 - click's mark is the control character itself
     if (checkpoint is None) != (output is None):
         raise click.UsageError("--checkpoint and --output go together")
-    observer = _checked("models", model)
+    observer = checked("models", model)
     from pipeline import state
     from pipeline.stages import export as stage
 
@@ -231,205 +216,35 @@ def export(model: str, checkpoint: Path | None, output: Path | None) -> None:
 
 
 @cli.command()
-@_model
+@model_argument
 def validate(model: str) -> None:
     """Put the ONNX file of MODEL through the gate.
 
     Fails if any check does. Writes metrics/MODEL/validate.json with each check's numbers, and
     models/MODEL/model.json.
     """
-    observer = _checked("models", model)
+    observer = checked("models", model)
     from pipeline.stages import validate as stage
 
     stage.run(model, observer=observer)
 
 
 @cli.command()
-@_model
+@model_argument
 def report(model: str) -> None:
     """Draw the page of MODEL.
 
     What was built, how it grew, how good and how fast it is. Writes reports/MODEL/index.html, which
     works offline, and sample images beside it.
     """
-    observer = _checked("models", model)
+    observer = checked("models", model)
     from pipeline.stages import report as stage
 
     stage.run(model, observer=observer)
 
 
-@cli.command()
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path())
-@click.option(
-    "-m",
-    "--model",
-    metavar="NAME|FILE",
-    help="A model under models/, or an .onnx file. Default: the only one under models/.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "fp16", "int8"]),
-    default="fp32",
-    help="Which product of a model under models/.",
-)
-@click.option("-k", "--top-k", type=click.IntRange(1), default=3, help="Classes named an image.")
-@click.option(
-    "--provider",
-    type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
-    default="auto",
-    help="What ONNX Runtime runs on.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object an image.")
-@click.pass_context
-def predict(
-    ctx: click.Context,
-    images: tuple[str, ...],
-    model: str | None,
-    precision: str,
-    top_k: int,
-    provider: str,
-    as_json: bool,
-) -> None:
-    """Name the class of each IMAGE, by ONNX Runtime alone.
-
-    IMAGE is a file, or a folder: all images in it and in its folders, but nothing hidden. Of an
-    image that cannot be read, a line says why; the others are answered, and the exit code is 1.
-
-    \b
-    Examples:
-      python -m pipeline predict reports/demo/samples
-      python -m pipeline predict --model demo --precision int8 --json photo.jpg
-    """  # noqa: D301 - click's mark is the control character itself
-    from pipeline.predict import lines
-    from pipeline.progress import TerminalObserver
-
-    # Elsewhere than on a terminal the answers themselves tell how far it is.
-    observer = TerminalObserver(quiet=True)
-    failed = False
-    try:
-        for line in lines(
-            images,
-            model=model,
-            precision=precision,
-            top_k=top_k,
-            provider=provider,
-            as_json=as_json,
-            observer=observer,
-        ):
-            if isinstance(line, TinygrowError):
-                observer.say(f"Error: {expected(line)}")
-                failed = True
-            else:
-                observer.answer(line)
-    finally:
-        observer.close()
-    ctx.exit(1 if failed else 0)
-
-
-@cli.command()
-@_model
-@click.option(
-    "-b",
-    "--batch",
-    "batches",
-    type=click.IntRange(1),
-    multiple=True,
-    default=(1, 8, 64, 256),
-    help="Images a call; may be given again.",
-)
-@click.option("--runs", type=click.IntRange(1), default=200, help="Timed calls of each cell.")
-@click.option(
-    "--minutes",
-    type=click.FloatRange(min=0),
-    default=0.0,
-    help="Time for everything; cells that it cuts are told. 0: no limit.",
-)
-@click.option("--threads", type=click.IntRange(0), default=0, help="Of the CPU; 0: all cores.")
-@click.option(
-    "--provider",
-    "providers",
-    type=click.Choice(["cpu", "cuda", "tensorrt"]),
-    multiple=True,
-    help="Of ONNX Runtime; may be given again. Default: each that runs here.",
-)
-@click.option("--pytorch/--no-pytorch", default=True, help="Measure PyTorch as well.")
-@click.option("--compile/--no-compile", "compiled", default=True, help="And torch.compile.")
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Where the files go; default: metrics/MODEL/benchmark.",
-)
-def benchmark(
-    model: str,
-    batches: tuple[int, ...],
-    runs: int,
-    minutes: float,
-    threads: int,
-    providers: tuple[str, ...],
-    pytorch: bool,
-    compiled: bool,
-    output: Path | None,
-) -> None:
-    """Time the products of MODEL beside PyTorch on the same images.
-
-    Prints latency (median, 90th and 99th percentile) of the smallest batch and images per second of
-    each, for every published product, every provider of ONNX Runtime that runs, PyTorch eager in
-    two layouts and compiled. Writes metrics/MODEL/benchmark/benchmark.json, .csv and .svg; the
-    model card of `package` tells the medians.
-
-    \b
-    Examples:
-      python -m pipeline benchmark demo
-      python -m pipeline benchmark demo --batch 1 --batch 64 --minutes 2 --no-compile
-    """  # noqa: D301 - click's mark is the control character itself
-    observer = _checked("models", model)
-    from pipeline import benchmark as command
-    from tinygrow.benchmark.measure import Plan
-
-    plan = Plan(batches=tuple(sorted(set(batches))), runs=runs, seconds=60 * minutes)
-    for line in command.run(
-        model,
-        plan,
-        threads=threads,
-        providers=providers,
-        pytorch=pytorch,
-        compiled=compiled,
-        output=output,
-        observer=observer,
-    ):
-        click.echo(line)
-
-
-@cli.command()
-@_model
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="The folder; default: packages/MODEL. An older package there is replaced.",
-)
-@click.option("--triton", is_flag=True, help="With a model repository for Triton.")
-@click.option("--docker", is_flag=True, help="With a Dockerfile for the CPU.")
-@click.option(
-    "--licence", default="", metavar="SPDX", help="Licence that the model card states, if any."
-)
-def package(model: str, output: Path | None, triton: bool, docker: bool, licence: str) -> None:
-    """Pack MODEL for use elsewhere.
-
-    Writes a folder and, beside it, the same as .tar.gz: the published products with their verdicts,
-    a model card, predict.py, which needs onnxruntime, numpy and pillow alone, sample images with
-    expected outputs, and checksums.
-
-    \b
-    Examples:
-      python -m pipeline package demo
-      python -m pipeline package demo --triton --docker --output out/demo-1.0
-    """  # noqa: D301 - click's mark is the control character itself
-    observer = _checked("models", model)
-    from pipeline import package as command
-
-    command.run(
-        model, output=output, triton=triton, docker=docker, licence=licence, observer=observer
-    )
+for command in (predict, benchmark, package):
+    cli.add_command(command)
 
 
 @cli.command("clean-state")

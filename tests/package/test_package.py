@@ -177,7 +177,13 @@ def test_in_a_clean_environment(workspace: Path, tmp_path: Path) -> None:
     subprocess.run(install, check=True)
     for precision in ("fp32", "int8"):
         done = subprocess.run(
-            [inside, "-I", tmp_path / "toy/predict.py", "--model", tmp_path / f"toy/{precision}.onnx"],
+            [
+                inside,
+                "-I",
+                tmp_path / "toy/predict.py",
+                "--model",
+                tmp_path / f"toy/{precision}.onnx",
+            ],
             cwd=tmp_path,
             capture_output=True,
             text=True,

@@ -24,7 +24,9 @@ def schema() -> ModuleType:
     The file is loaded by itself: the package around it needs gRPC.
     """
     files = metadata.files("tritonclient") or []
-    path = next(file for file in files if file.name == "model_config_pb2.py" and "grpc" in file.parts)
+    path = next(
+        file for file in files if file.name == "model_config_pb2.py" and "grpc" in file.parts
+    )
     spec = importlib.util.spec_from_file_location("model_config_pb2", path.locate())
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -71,9 +71,7 @@ def _onnx(precision: str, path: Path, provider: str, threads: int) -> Contender:
     )
 
 
-def _torch(
-    network: nn.Module, card: DataCard, device: str, variant: str, note: str
-) -> Contender:
+def _torch(network: nn.Module, card: DataCard, device: str, variant: str, note: str) -> Contender:
     layout = torch.channels_last if variant == CHANNELS_LAST else torch.contiguous_format
     # The type stubs of `Module.to` know no memory format alone.
     model = Product(copy.deepcopy(network), card).eval().to(device, memory_format=layout)  # type: ignore[call-overload]

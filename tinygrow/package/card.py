@@ -136,7 +136,7 @@ def _speed(card: CardData) -> dict[str, Any]:
     checksums = {product.precision: product.sha256 for product in card.products}
     if card.benchmark is not None and (cells := cells_of(card.benchmark, checksums)):
         machine = {k: v for k, v in card.benchmark["machine"].items() if k in _MACHINE}
-        note = " PyTorch runs the network as trained, in float32; its logits are in the CPU's memory as well."
+        note = " PyTorch runs the network as trained, in float32."
         return _table(cells, machine, note)
     cells = [
         {"engine": "onnxruntime", "variant": product.precision, "device": one["provider"], **one}

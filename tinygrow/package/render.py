@@ -21,7 +21,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - Markdown and configuration files, no page
+        autoescape=False,
     )
     environment.filters |= {
         "count": numbers.count,
