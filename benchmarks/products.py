@@ -34,6 +34,7 @@ from tinygrow.deploy.contract import INPUT, KEYS
 from tinygrow.networks.build import build_network
 from tinygrow.products.export import export_onnx
 from tinygrow.products.fold import fold_batch_norm
+from tinygrow.products.pooling import pools_to_convolutions
 from tinygrow.settings.network import ResNetSettings
 from tinygrow.settings.products import ExportSettings
 
@@ -87,6 +88,7 @@ def _write_int8(source: Path, path: Path) -> None:
 
     prepared = path.with_suffix(".prepared.onnx")
     quant_pre_process(str(source), str(prepared))
+    onnx.save(pools_to_convolutions(onnx.load(prepared)), prepared)
     quantize_static(
         str(prepared),
         str(path),

@@ -13,6 +13,7 @@ from tests.report.product import CLASSES, write_pipeline
 from tinygrow.architecture import Architecture
 from tinygrow.checkpoint import save_checkpoint
 from tinygrow.deploy.contract import KEYS
+from tinygrow.deploy.published import product_file
 from tinygrow.networks.build import build_network
 
 FACTS = {
@@ -44,8 +45,8 @@ def sidecar(path: Path, precision: str) -> dict[str, Any]:
 
 
 def publish(folder: Path, *precisions: str) -> None:
-    """Turn the single product of `folder` (`models/toy`) into several."""
-    model = onnx.load(folder / "model.onnx")
+    """Turn the product of `folder` (`models/toy`) into several."""
+    model = onnx.load(product_file(folder))
     for precision in precisions:
         path = folder / "products" / f"{precision}.onnx"
         path.parent.mkdir(exist_ok=True)
@@ -55,7 +56,7 @@ def publish(folder: Path, *precisions: str) -> None:
         onnx.save(model, path)
         path.with_suffix(".json").write_text(json.dumps(sidecar(path, precision)))
     for name in ("model.onnx", "model.json"):
-        (folder / name).unlink()
+        (folder / name).unlink(missing_ok=True)
 
 
 @pytest.fixture

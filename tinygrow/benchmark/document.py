@@ -4,7 +4,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from tinygrow.machine import processor
 from tinygrow.report import numbers
 from tinygrow.table import to_csv
 
+_ENGINES = {"onnxruntime": "ONNX Runtime", "pytorch": "PyTorch"}
 _PACKAGES = ("tinygrow", "onnxruntime-gpu", "onnxruntime", "torch", "numpy")
 
 
@@ -100,6 +101,40 @@ def cells_of(document: Mapping[str, Any], checksums: Mapping[str, str]) -> list[
         for cell in document["cells"]
         if cell["runs"] and (cell["variant"] in same if cell["engine"] == "onnxruntime" else same)
     ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeedTable:
+    """Medians as people read them, a row a contender.
+
+    Attributes:
+        batches: images a call, ascending.
+        rows: engine, variant, device; milliseconds at each batch; images per second at each.
+        runs: timed calls of a cell, `200` or `17 to 200`.
+    """
+
+    batches: tuple[int, ...]
+    rows: tuple[tuple[str, ...], ...]
+    runs: str
+
+
+def speed_table(cells: Sequence[Mapping[str, Any]]) -> SpeedTable:
+    """Return the table of `cells`, as the JSON file has them; without cells an empty one."""
+    batches = tuple(sorted({cell["batch"] for cell in cells}))
+    rows = []
+    for key in dict.fromkeys((c["engine"], c["variant"], c["device"]) for c in cells):
+        own = {c["batch"]: c for c in cells if (c["engine"], c["variant"], c["device"]) == key}
+        latency = [_number(own[b]["p50_ms"] if b in own else None) for b in batches]
+        rates = [numbers.count(own[b]["images_per_second"] if b in own else None) for b in batches]
+        rows.append((_ENGINES.get(key[0], key[0]), *key[1:], *latency, *rates))
+    runs = sorted({cell["runs"] for cell in cells})
+    told = f"{runs[0]} to {runs[-1]}" if len(runs) > 1 else "".join(map(str, runs))
+    return SpeedTable(batches=batches, rows=tuple(rows), runs=told)
+
+
+def machine_line(machine: Mapping[str, Any]) -> str:
+    """Return what figures were measured on, in one line."""
+    return ", ".join(f"{key} {value}" for key, value in machine.items() if value is not None)
 
 
 def cells_to_csv(cells: Sequence[Cell]) -> str:

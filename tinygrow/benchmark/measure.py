@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -166,15 +166,20 @@ def _turn(call: Call, warm_up: int, runs: int, until: float | None) -> list[floa
 def _cell(
     contender: Contender, batch: int, times: Sequence[float], wanted: int, reason: str
 ) -> Cell:
-    names = {"engine": contender.engine, "variant": contender.variant, "device": contender.device}
-    if not times:
-        return Cell(**names, batch=batch, runs=0, wanted=wanted, reason=reason)
-    p50, p90, p99 = (float(q) for q in np.quantile(times, (0.5, 0.9, 0.99)))
-    return Cell(
-        **names,
+    empty = Cell(
+        engine=contender.engine,
+        variant=contender.variant,
+        device=contender.device,
         batch=batch,
         runs=len(times),
         wanted=wanted,
+        reason=reason,
+    )
+    if not times:
+        return empty
+    p50, p90, p99 = (float(q) for q in np.quantile(times, (0.5, 0.9, 0.99)))
+    return replace(
+        empty,
         p50_ms=1e3 * p50,
         p90_ms=1e3 * p90,
         p99_ms=1e3 * p99,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tinygrow.benchmark.document import cells_of
+from tinygrow.benchmark.document import cells_of, machine_line, speed_table
 from tinygrow.data.prepared import DataCard
 from tinygrow.deploy.published import Published
 from tinygrow.package.render import render
@@ -137,39 +137,20 @@ def _speed(card: CardData) -> dict[str, Any]:
     if card.benchmark is not None and (cells := cells_of(card.benchmark, checksums)):
         machine = {k: v for k, v in card.benchmark["machine"].items() if k in _MACHINE}
         note = " PyTorch runs the network as trained, in float32."
-        return _table(cells, machine, note)
+        return _told(cells, machine, note)
     cells = [
         {"engine": "onnxruntime", "variant": product.precision, "device": one["provider"], **one}
         | {"p50_ms": one["median_ms"]}
         for product in card.products
         for one in product.sidecar.get("latency", [])
     ]
-    return _table(cells, card.products[0].sidecar.get("machine", {}), "")
+    return _told(cells, card.products[0].sidecar.get("machine", {}), "")
 
 
-def _table(
+def _told(
     cells: Sequence[Mapping[str, Any]], machine: Mapping[str, Any], note: str
 ) -> dict[str, Any]:
-    names = {"onnxruntime": "ONNX Runtime", "pytorch": "PyTorch"}
-    batches = sorted({cell["batch"] for cell in cells})
-    rows = []
-    for key in dict.fromkeys((c["engine"], c["variant"], c["device"]) for c in cells):
-        own = {c["batch"]: c for c in cells if (c["engine"], c["variant"], c["device"]) == key}
-        latency = [numbers.milliseconds(_of(own, b, "p50_ms")).removesuffix(" ms") for b in batches]
-        rates = [numbers.count(_of(own, b, "images_per_second")) for b in batches]
-        rows.append([names.get(key[0], key[0]), *key[1:], *latency, *rates])
-    runs = sorted({cell["runs"] for cell in cells})
-    where = ", ".join(f"{key} {value}" for key, value in machine.items() if value is not None)
-    return {
-        "speed": rows,
-        "batches": batches,
-        "runs": f"{runs[0]} to {runs[-1]}" if len(runs) > 1 else "".join(map(str, runs)),
-        "machine": f"Machine: {where}.{note}",
-    }
-
-
-def _of(own: Mapping[int, Mapping[str, Any]], batch: int, figure: str) -> float | None:
-    return own[batch][figure] if batch in own else None
+    return {"speed": speed_table(cells), "machine": f"Machine: {machine_line(machine)}.{note}"}
 
 
 def _or_absent(value: float | None, form: Any) -> str:

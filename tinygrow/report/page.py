@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 from markupsafe import Markup
 
+from tinygrow.benchmark.document import SpeedTable
 from tinygrow.data.prepared import DataCard
 from tinygrow.errors import TinygrowError
 from tinygrow.report import numbers
@@ -46,6 +47,8 @@ class PageData:
         settings: the model's block of settings, as plain data.
         data_settings: the data set's block.
         versions: package to version, of the stage that wrote the page.
+        speed: medians of the benchmark, where it was run on these products.
+        speed_machine: what they were measured on.
     """
 
     history: History
@@ -60,6 +63,8 @@ class PageData:
     settings: Mapping[str, Any]
     data_settings: Mapping[str, Any]
     versions: Mapping[str, str]
+    speed: SpeedTable | None = None
+    speed_machine: str = ""
 
 
 def render_page(data: PageData) -> str:
