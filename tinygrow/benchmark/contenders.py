@@ -77,18 +77,17 @@ def _torch(network: nn.Module, card: DataCard, device: str, variant: str, note: 
     model = Product(copy.deepcopy(network), card).eval().to(device, memory_format=layout)  # type: ignore[call-overload]
 
     def prepare(images: NDArray[np.uint8]) -> Call:
-        run = model
-        if variant == COMPILED:
-            torch._dynamo.reset()
-            run = torch.compile(model, dynamic=False)
-
         @torch.inference_mode()
         def call() -> NDArray[np.float32]:
             batch = torch.from_numpy(images).to(device).contiguous(memory_format=layout)
             logits: NDArray[np.float32] = run(batch).cpu().numpy()
             return logits
 
+        run = model
         try:
+            if variant == COMPILED:
+                torch._dynamo.reset()
+                run = torch.compile(model, dynamic=False)
             call()
         # What inductor lacks, such as a compiler of C++, it says by exceptions of many kinds.
         except Exception as error:
