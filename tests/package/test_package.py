@@ -170,7 +170,8 @@ def test_nothing_published_is_one_line(workspace: Path) -> None:
 def test_in_a_clean_environment(workspace: Path, tmp_path: Path) -> None:
     pack()
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "clean"], check=True)
-    inside = next((tmp_path / "clean").glob("*/python*"))
+    scripts = "Scripts" if os.name == "nt" else "bin"
+    inside = tmp_path / "clean" / scripts / "python"
     with tarfile.open(workspace / "packages" / "toy.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
     install = [inside, "-m", "pip", "install", "--quiet", "-r", tmp_path / "toy/requirements.txt"]

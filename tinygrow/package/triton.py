@@ -39,7 +39,7 @@ def config(name: str, precision: str, contract: Contract) -> str:
     """Return `config.pbtxt` of one model.
 
     With a batch size above 0 Triton adds the batch's dimension itself, so `dims` leaves it out.
-    int8 is for CPUs: CUDA has no fast kernels for its operators.
+    int8 is made for CPUs, with unsigned activations, and runs there.
     """
     return render(
         "config.pbtxt.j2",

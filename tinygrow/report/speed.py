@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from tinygrow.report.style import (
     BLUE,
@@ -64,8 +65,9 @@ def _latency(ax: Axes, cells: Cells, names: Sequence[str]) -> None:
     ax.set_yticks(range(len(names)), names, color=MUTED)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
-    ax.set_xlim(left=0)
-    ax.set_xlabel("milliseconds: median (dot), 90th and 99th percentile (marks)")
+    ax.set_xscale("log")
+    _plain_numbers(ax.xaxis)
+    ax.set_xlabel("ms: median (dot), 90th and 99th percentile (marks)")
     ax.set_title(f"Latency, {batch} image{'s' if batch > 1 else ''} a call")
 
 
@@ -82,11 +84,19 @@ def _throughput(ax: Axes, cells: Cells, names: Sequence[str]) -> None:
     ax.set_xscale("log", base=2)
     ax.set_yscale("log")
     ax.xaxis.set_minor_locator(NullLocator())
+    _plain_numbers(ax.yaxis)
     ax.set_xticks(batches, [str(batch) for batch in batches])
     ax.set_xlabel("images a call")
     ax.set_title("Images a second")
     ax.set_xlim(right=batches[-1] * 1.02)
     direct_labels(ax, batches[-1], ends)
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """Label a logarithmic axis at 1, 2 and 5 of each power of ten, without exponents."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def _name(cell: Mapping[str, Any]) -> str:
