@@ -5,14 +5,14 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
+from pipeline.commands import checked, model_argument
+from pipeline.deploying import benchmark, package, predict
 from pipeline.process import share_cores, terminate
-from pipeline.program import Program, expected
+from pipeline.program import Program
 from pipeline.stopping import parents
-from tinygrow.errors import TinygrowError
 
 EPILOG = (
     "Exit codes: 0 done, 1 expected failure (one line says what, the value, the remedy), 2 wrong"
@@ -64,10 +64,6 @@ def cli(directory: Path, traceback: bool) -> None:
         sys.path.insert(0, str(Path.cwd()))
 
 
-def _model(command: Callable[..., None]) -> Callable[..., None]:
-    return click.argument("model")(command)
-
-
 def _device(command: Callable[..., None]) -> Callable[..., None]:
     return click.option(
         "--device",
@@ -86,17 +82,6 @@ def _minutes(command: Callable[..., None]) -> Callable[..., None]:
         help="Time between two saves of the state that an interrupted run goes on from; 3 unless"
         " given. Also by the environment variable TINYGROW_SAVE_EVERY.",
     )(command)
-
-
-def _checked(group: str, name: str) -> Any:
-    """Check all of params.yaml before work begins; return who tells of the work."""
-    from pipeline import params, schema
-    from pipeline.progress import TerminalObserver
-
-    values = params.read()
-    schema.check(values)
-    values.require(group, name)
-    return TerminalObserver()
 
 
 def _launch(
@@ -126,14 +111,14 @@ def download(name: str) -> None:
 
     Writes data/NAME.safetensors: uint8 images of a training, a validation and a test split.
     """
-    observer = _checked("data", name)
+    observer = checked("data", name)
     from pipeline.stages import download as stage
 
     stage.run(name, observer=observer)
 
 
 @cli.command()
-@_model
+@model_argument
 @_device
 @_minutes
 @click.pass_obj
@@ -147,7 +132,7 @@ def grow(
     Interrupted (Ctrl-C, SIGTERM, a dead DVC) or killed, it goes on where it was when it is run
     again with the same settings, inputs and code.
     """
-    observer = _checked("models", model)
+    observer = checked("models", model)
     _launch("grow", model, device, minutes, started_by)
     from pipeline import workers
     from pipeline.estimates import grow_lines
@@ -165,7 +150,7 @@ def grow(
 
 
 @cli.command()
-@_model
+@model_argument
 @_device
 @_minutes
 @click.pass_obj
@@ -179,7 +164,7 @@ def finetune(
     Interrupted (Ctrl-C, SIGTERM, a dead DVC) or killed, it goes on where it was when it is run
     again with the same settings, inputs and code.
     """
-    observer = _checked("models", model)
+    observer = checked("models", model)
     _launch("finetune", model, device, minutes, started_by)
     from pipeline import state, workers
     from pipeline.estimates import finetune_lines
@@ -198,7 +183,7 @@ def finetune(
 
 
 @cli.command()
-@_model
+@model_argument
 @click.option(
     "--checkpoint",
     type=click.Path(path_type=Path),
@@ -222,7 +207,7 @@ def export(model: str, checkpoint: Path | None, output: Path | None) -> None:
     """  # noqa: D301 - click's mark is the control character itself
     if (checkpoint is None) != (output is None):
         raise click.UsageError("--checkpoint and --output go together")
-    observer = _checked("models", model)
+    observer = checked("models", model)
     from pipeline import state
     from pipeline.stages import export as stage
 
@@ -232,7 +217,7 @@ def export(model: str, checkpoint: Path | None, output: Path | None) -> None:
 
 
 @cli.command()
-@_model
+@model_argument
 def validate(model: str) -> None:
     """Put the ONNX files of MODEL through the gate.
 
@@ -240,71 +225,28 @@ def validate(model: str) -> None:
     left out, with the reason. Fails if one of `validate.required` does not pass. Writes
     metrics/MODEL/validate.json with each check's numbers.
     """
-    observer = _checked("models", model)
+    observer = checked("models", model)
     from pipeline.stages import validate as stage
 
     stage.run(model, observer=observer)
 
 
 @cli.command()
-@_model
+@model_argument
 def report(model: str) -> None:
     """Draw the page of MODEL.
 
     What was built, how it grew, how good and how fast it is. Writes reports/MODEL/index.html, which
     works offline, and sample images beside it.
     """
-    observer = _checked("models", model)
+    observer = checked("models", model)
     from pipeline.stages import report as stage
 
     stage.run(model, observer=observer)
 
 
-@cli.command()
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path())
-@click.option(
-    "-m",
-    "--model",
-    metavar="NAME|FILE",
-    help="A model under models/, or an .onnx file. Default: the only one under models/.",
-)
-@click.option("-k", "--top-k", type=click.IntRange(1), default=3, help="Classes named an image.")
-@click.option(
-    "--provider",
-    type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
-    default="auto",
-    help="What ONNX Runtime runs on.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object an image.")
-@click.pass_context
-def predict(
-    ctx: click.Context,
-    images: tuple[str, ...],
-    model: str | None,
-    top_k: int,
-    provider: str,
-    as_json: bool,
-) -> None:
-    """Name the class of each IMAGE, by ONNX Runtime alone.
-
-    IMAGE is a file, or a folder: the images in it, but not in its folders. Of an image that cannot
-    be read, a line says why; the others are answered, and the exit code is 1.
-
-    \b
-    Examples:
-      python -m pipeline predict reports/demo/samples/*.png
-      python -m pipeline predict --model demo --json photo.jpg
-    """  # noqa: D301 - click's mark is the control character itself
-    from pipeline.predict import lines
-
-    failed = False
-    for line in lines(images, model=model, top_k=top_k, provider=provider, as_json=as_json):
-        if isinstance(line, TinygrowError):
-            click.echo(f"Error: {expected(line)}", err=True)
-            failed = True
-        else:
-            click.echo(line)
-    ctx.exit(1 if failed else 0)
+for command in (predict, benchmark, package):
+    cli.add_command(command)
 
 
 @cli.command("clean-state")

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+BENCHMARK = "benchmark.json"
+
 
 def prepared(data: str) -> Path:
     """Prepared images of a data set, from `download`."""
@@ -111,6 +113,21 @@ def report_samples(model: str) -> Path:
 def summary(model: str) -> Path:
     """Flat figures (JSON) of the whole way, from `report`."""
     return metrics_folder(model) / "summary.json"
+
+
+def benchmark_folder(model: str) -> Path:
+    """Speed of the products as JSON, CSV and picture, from `benchmark`; no stage makes it."""
+    return metrics_folder(model) / "benchmark"
+
+
+def benchmark(model: str) -> Path:
+    """The JSON file of it, which the report and the model card tell of where it is."""
+    return benchmark_folder(model) / BENCHMARK
+
+
+def package_folder(model: str) -> Path:
+    """What users take away, from `package`; beside it lies the same as .tar.gz."""
+    return Path("packages", model)
 
 
 def metrics_folder(model: str) -> Path:

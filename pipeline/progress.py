@@ -30,12 +30,16 @@ class TerminalObserver(Observer):
     Args:
         stream: where to; default: standard error.
         bars: draw bars; default: where the stream is a terminal that can.
+        quiet: where no bar can be drawn, tell of no progress at all.
     """
 
-    def __init__(self, stream: TextIO | None = None, bars: bool | None = None) -> None:
+    def __init__(
+        self, stream: TextIO | None = None, bars: bool | None = None, *, quiet: bool = False
+    ) -> None:
         self._stream = stream if stream is not None else sys.stderr
         capable = self._stream.isatty() and os.environ.get("TERM", "") != "dumb"
         self._draw = capable if bars is None else bars
+        self._quiet = quiet
         self._bars: list[Any] = []
         self._works: list[_Work] = []
 
@@ -72,7 +76,7 @@ class TerminalObserver(Observer):
             work = self._works[-1]
             work.done += count
             now = time.monotonic()
-            if now - work.told >= SECONDS_BETWEEN_LINES:
+            if now - work.told >= SECONDS_BETWEEN_LINES and not self._quiet:
                 work.told = now
                 self.say(_line(work, now - work.began))
 
@@ -91,6 +95,13 @@ class TerminalObserver(Observer):
                 self._bars[0].write(line, file=self._stream)
             else:
                 print(line, file=self._stream, flush=True)
+
+    def answer(self, line: str) -> None:
+        """Print a line of data on standard output, above the bars where both are a terminal."""
+        if self._bars and sys.stdout.isatty():
+            self._bars[0].write(line, file=sys.stdout)
+        else:
+            print(line, flush=sys.stdout.isatty())
 
     def close(self) -> None:
         """Take every bar away: work may end by an error that no `end` followed."""

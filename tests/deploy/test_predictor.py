@@ -1,7 +1,9 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from tinygrow.deploy.predictor import Predictor, softmax
+from tinygrow.deploy.predictor import Prediction, Predictor, softmax
 from tinygrow.errors import TinygrowError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,10 +39,11 @@ def test_every_kind_of_image(predictor: Predictor, tmp_path: Path) -> None:
         np.full((3, 8, 8), 20, np.uint8),
         np.full((17, 23, 3), 240, np.uint8),
         np.full((12, 12), 5, np.uint8),
+        (tmp_path / "bright.png").read_bytes(),
     ]
     found = predictor.predict(images, batch_size=4)
     labels = [prediction.label for prediction in found]
-    assert labels == ["bright", "dark", "grey", "dark", "bright", "dark"]
+    assert labels == ["bright", "dark", "grey", "dark", "bright", "dark", "bright"]
     alone = [predictor.predict(image)[0].label for image in images]
     assert alone == labels
 
@@ -80,11 +83,55 @@ def test_no_images(predictor: Predictor) -> None:
         (np.zeros(5, np.uint8), r"has shape \[5\]"),
         (Path("gone.png"), "gone.png does not exist"),
         (17, "an image is a int; give a path"),
+        (b"no image", "image is not an image that can be read"),
+        (Image.new("F", (8, 8)), "holds 32-bit values"),
     ],
 )
 def test_images_it_cannot_take(predictor: Predictor, image: object, words: str) -> None:
     with pytest.raises(TinygrowError, match=words):
         predictor.predict([image])
+
+
+def test_a_picture_that_turns_out_damaged_when_it_is_decoded(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    Image.effect_noise((64, 64), 90).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:200])
+    with (
+        Image.open(tmp_path / "cut.png") as opened,
+        pytest.raises(TinygrowError, match="an image is damaged"),
+    ):
+        predictor.predict(opened)
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "words"),
+    [
+        ([], {"top": 0}, "top is 0; it must be at least 1"),
+        ([], {"batch_size": -1}, "batch_size is -1"),
+        (None, {}, "images is a NoneType; give an image, or several in a list"),
+    ],
+)
+def test_wrong_calls(
+    predictor: Predictor, images: object, options: dict[str, int], words: str
+) -> None:
+    with pytest.raises(TinygrowError, match=words):
+        predictor.predict(images, **options)  # type: ignore[arg-type]
+
+
+def test_threads_share_a_predictor(predictor: Predictor) -> None:
+    batches = np.random.default_rng(0).integers(0, 256, (40, 7, 3, 8, 8), np.uint8)
+    right = [predictor.predict(batch, batch_size=3) for batch in batches]
+    assert len({answer for answers in right for answer in answers}) > 250
+    start = threading.Barrier(8)
+
+    def work(first: int) -> list[list[Prediction]]:
+        start.wait()
+        return [predictor.predict(batch, batch_size=3) for batch in np.roll(batches, -first, 0)]
+
+    with ThreadPoolExecutor(8) as pool:
+        for first, found in enumerate(pool.map(work, range(8))):
+            assert found == right[first:] + right[:first]
 
 
 def test_logits_of_a_wrong_shape(predictor: Predictor) -> None:

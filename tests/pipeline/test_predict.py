@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import subprocess
@@ -13,12 +14,15 @@ from PIL import Image
 
 from pipeline.cli import cli
 from pipeline.closure import ROOT
+from pipeline.predict import lines
+from pipeline.progress import TerminalObserver
 from tinygrow.deploy.contract import Contract
 
 
-def write_model(path: Path) -> None:
+def write_model(path: Path, *, swapped: bool = False) -> None:
     """Write a model of 2x2 grey images whose logits are the sums of the upper and lower row."""
     rows = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32) / 100
+    rows = rows[::-1] if swapped else rows
     graph = helper.make_graph(
         [
             helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
@@ -111,16 +115,80 @@ def test_every_bad_image_has_its_line_and_every_good_one_its_answer(
     assert [line.split()[1] for line in err.splitlines()] == ["gone.png", "lost.png"]
 
 
-def test_of_a_folder_its_images_are_taken_by_name(folder: Path) -> None:
+def test_a_product_is_taken_by_its_precision(folder: Path) -> None:
+    write_model(folder / "models" / "m" / "products" / "int8.onnx", swapped=True)
+    assert predict("up.png")[1].startswith("up.png: upper")
+    assert predict("--precision", "int8", "up.png")[1].startswith("up.png: lower")
+    code, out, err = predict("--precision", "fp16", "-m", "m", "up.png")
+    assert (code, out) == (1, "")
+    assert "products/fp16.onnx does not exist: fp16 of m was not published" in err
+    assert err.endswith("validate.json says why, and there is fp32, int8\n")
+
+
+def test_of_a_folder_all_images_inside_are_taken_by_name(folder: Path) -> None:
     photos = folder / "photos"
     (photos / "inner.png").mkdir(parents=True)
-    for name in ("b.png", "a.PNG", "inner.png/c.png", ".hidden.png"):
+    (photos / ".hidden").mkdir()
+    for name in ("b.png", "a.PNG", "inner.png/c.png", ".hidden.png", ".hidden/d.png"):
         (photos / name).write_bytes((folder / "up.png").read_bytes())
     (photos / "notes.txt").write_text("no image")
+    (photos / "circle").symlink_to(photos)
     code, out, err = predict("down.png", "photos")
     assert (code, err) == (0, "")
     files = [line.split(":")[0] for line in out.splitlines()]
-    assert files == ["down.png", str(Path("photos", "a.PNG")), str(Path("photos", "b.png"))]
+    assert files == [
+        "down.png",
+        *(f"photos/{name}" for name in ("a.PNG", "b.png", "inner.png/c.png")),
+    ]
+
+
+def test_a_damaged_image_in_a_folder_is_named_and_the_others_are_answered(folder: Path) -> None:
+    (folder / "photos" / "deep").mkdir(parents=True)
+    (folder / "photos" / "a.png").write_bytes((folder / "up.png").read_bytes())
+    (folder / "photos" / "deep" / "b.png").write_bytes((folder / "up.png").read_bytes()[:40])
+    (folder / "photos" / "z.png").write_bytes((folder / "down.png").read_bytes())
+    code, out, err = predict("--json", "photos")
+    assert code == 1
+    assert [json.loads(line)["label"] for line in out.splitlines()] == ["upper", "lower"]
+    assert err.startswith("Error: photos/deep/b.png is not an image")
+    assert len(err.splitlines()) == 1
+
+
+def test_progress_is_shown_on_a_terminal_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("pipeline.progress.SECONDS_BETWEEN_LINES", 0.0)
+    assert predict("up.png", "down.png")[2] == ""  # the error stream is a file
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    observer = TerminalObserver(terminal, quiet=True)
+    told = list(
+        lines(
+            ["up.png", "down.png"],
+            model="m",
+            precision="fp32",
+            top_k=1,
+            provider="cpu",
+            as_json=False,
+            observer=observer,
+        )
+    )
+    assert len(told) == 2
+    assert "predict:" in terminal.getvalue()
+    assert "/2 " in terminal.getvalue()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text elsewhere")
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_file_name_that_is_no_text(folder: Path, form: list[str]) -> None:
+    Path("up.png").rename(os.fsdecode(b"\xff.png"))
+    code, out, err = predict(*form, ".")
+    assert (code, err) == (0, "")
+    assert "\ufffd.png" in out
 
 
 def test_a_folder_without_images_is_one_line(folder: Path) -> None:

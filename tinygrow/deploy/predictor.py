@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tinygrow.data.images import read_image, to_uint8
+from tinygrow.data.images import decode_image, read_image, to_uint8
 from tinygrow.deploy.contract import INPUT, OUTPUT, Contract
 from tinygrow.deploy.sessions import first_line, open_session, provider_of
 from tinygrow.errors import TinygrowError
 
-Source = str | Path | Image.Image | NDArray[np.uint8]
+Source = str | Path | bytes | Image.Image | NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,9 @@ class Prediction:
 
 class Predictor:
     """A model file ready to use; classes and image size come from the file itself.
+
+    Several threads may use one predictor at the same time: nothing changes after it is made, and
+    sessions of ONNX Runtime allow it.
 
     Args:
         path: of an .onnx file that the export stage made.
@@ -59,23 +62,22 @@ class Predictor:
         """Return one prediction an image.
 
         Args:
-            images: one image or several: paths, Pillow images, or uint8 arrays: (C, H, W) of the
-                model's shape, or (H, W) or (H, W, 3) of any size. A batch (N, C, H, W) of the
-                model's shape counts as N images.
-            top: how many classes to name for each.
-            batch_size: images at once.
+            images: one image or several: paths, the bytes of image files, Pillow images, or uint8
+                arrays: (C, H, W) of the model's shape, or (H, W) or (H, W, 3) of any size. A batch
+                (N, C, H, W) of the model's shape counts as N images.
+            top: how many classes to name for each, from 1; all of them where that is more.
+            batch_size: images at once, from 1.
 
         Raises:
             TinygrowError: an image is missing, damaged, or of a type or shape the model cannot
                 take.
         """
-        single = isinstance(images, str | Path | Image.Image) or (
-            isinstance(images, np.ndarray) and images.ndim < 4
-        )
-        sources: Iterable[Source] = [images] if single else images  # type: ignore[assignment, list-item]
+        for name, value in (("top", top), ("batch_size", batch_size)):
+            if value < 1:
+                raise TinygrowError(f"{name} is {value}; it must be at least 1")
         result: list[Prediction] = []
-        for batch in _batches(sources, batch_size):
-            logits = self.logits(np.stack([self._prepare(source) for source in batch]))
+        for batch in _batches(_sources(images), batch_size):
+            logits = self.logits(np.stack([self.prepare(source) for source in batch]))
             result += [self._prediction(row, top) for row in softmax(logits)]
         return result
 
@@ -96,7 +98,12 @@ class Predictor:
             ) from error
         return np.asarray(found, np.float32)
 
-    def _prepare(self, source: Source) -> NDArray[np.uint8]:
+    def prepare(self, source: Source) -> NDArray[np.uint8]:
+        """Return one image as the model takes it, uint8 (C, H, W).
+
+        Raises:
+            TinygrowError: it is missing, damaged, or of a type or shape the model cannot take.
+        """
         shape = self.contract.shape
         if isinstance(source, np.ndarray):
             if source.dtype != np.uint8:
@@ -118,11 +125,13 @@ class Predictor:
                 " uint8 arrays of that shape"
             )
         if isinstance(source, Image.Image):
-            return to_uint8(source, size=height, channels=channels)
+            return _from_pillow(source, size=height, channels=channels)
+        if isinstance(source, bytes):
+            return decode_image(source, name="image", size=height, channels=channels)
         if not isinstance(source, str | Path):
             raise TinygrowError(
-                f"an image is a {type(source).__name__}; give a path, a Pillow image or a uint8"
-                " array"
+                f"an image is a {type(source).__name__}; give a path, bytes, a Pillow image or a"
+                " uint8 array"
             )
         return read_image(Path(source), size=height, channels=channels)
 
@@ -136,6 +145,25 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return probabilities (N, classes), in float64."""
     exponents = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return exponents / exponents.sum(axis=1, keepdims=True)
+
+
+def _sources(images: Source | Iterable[Source]) -> Iterable[Source]:
+    if isinstance(images, str | Path | bytes | Image.Image):
+        return [images]
+    if isinstance(images, np.ndarray) and images.ndim < 4:
+        return [images]
+    if not isinstance(images, Iterable):
+        raise TinygrowError(
+            f"images is a {type(images).__name__}; give an image, or several in a list"
+        )
+    return images
+
+
+def _from_pillow(image: Image.Image, *, size: int, channels: int) -> NDArray[np.uint8]:
+    try:
+        return to_uint8(image, size=size, channels=channels)
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow decodes when pixels are asked for
+        raise TinygrowError(f"an image is damaged ({error}); replace or leave it out") from error
 
 
 def _batches(sources: Iterable[Source], size: int) -> Iterator[list[Source]]:

@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 from markupsafe import Markup
 
+from tinygrow.benchmark.document import SpeedTable
 from tinygrow.data.prepared import DataCard
 from tinygrow.errors import TinygrowError
 from tinygrow.report import numbers
@@ -48,6 +49,8 @@ class PageData:
         settings: the model's block of settings, as plain data.
         data_settings: the data set's block.
         versions: package to version, of the stage that wrote the page.
+        speed: medians of the benchmark, where it was run on these products.
+        speed_machine: what they were measured on.
     """
 
     history: History
@@ -62,7 +65,12 @@ class PageData:
     settings: Mapping[str, Any]
     data_settings: Mapping[str, Any]
     versions: Mapping[str, str]
+<<<<<<< HEAD
     products: Sequence[Mapping[str, Any]] = ()
+=======
+    speed: SpeedTable | None = None
+    speed_machine: str = ""
+>>>>>>> 7024c5f0a6bbad349330bbf6014c925cddb123ad
 
 
 def render_page(data: PageData) -> str:

@@ -1,0 +1,1 @@
+"""Speed of products, against each other and against PyTorch."""

@@ -1,0 +1,1 @@
+"""A folder that runs anywhere ONNX Runtime runs."""
