@@ -66,33 +66,19 @@ def find_model(model: str | None, precision: str = "fp32") -> Path:
     Raises:
         TinygrowError: there is none, or more than one to choose from.
     """
-<<<<<<< HEAD
-    products = sorted(Path().glob(str(paths.product("*"))))
-    names = [product.parents[1].name for product in products]
-=======
     folders = [f for f in sorted(Path().glob(str(paths.model_folder("*")))) if product_names(f)]
     names = [folder.name for folder in folders]
->>>>>>> 7024c5f0a6bbad349330bbf6014c925cddb123ad
     if model is None:
         if not folders:
             raise TinygrowError(
-<<<<<<< HEAD
-                f"there is no {paths.product('NAME')} in {Path.cwd()}; make one (`make demo`)"
-                " or name an .onnx file with --model"
-=======
                 f"there is no {product_file(paths.model_folder('NAME'))} in {Path.cwd()}; make one"
                 " (`make demo`) or name an .onnx file with --model"
->>>>>>> 7024c5f0a6bbad349330bbf6014c925cddb123ad
             )
         if len(folders) > 1:
             raise TinygrowError(f"--model is not given; it must be one of {', '.join(names)}")
         model = names[0]
     if model in names:
-<<<<<<< HEAD
-        return paths.product(model)
-=======
         return _product(paths.model_folder(model), precision)
->>>>>>> 7024c5f0a6bbad349330bbf6014c925cddb123ad
     if Path(model).is_file():
         return Path(model)
     near = get_close_matches(model, names, n=1)

@@ -69,11 +69,8 @@ def run(name: str, *, observer: Observer) -> None:
             settings=values.tree["models"][name],
             data_settings=values.tree["data"][data_name],
             versions=_versions(),
-<<<<<<< HEAD
             products=sidecars,
-=======
             **_speed(name),
->>>>>>> 7024c5f0a6bbad349330bbf6014c925cddb123ad
             **figures,
         )
     )
@@ -93,12 +90,12 @@ def run(name: str, *, observer: Observer) -> None:
     observer.say(f"report: {paths.report_page(name)}")
 
 
-<<<<<<< HEAD
 def _sidecars(name: str) -> list[Mapping[str, Any]]:
     """Return what the gate says of each precision, fp32 first."""
     found = (paths.sidecar(name, precision) for precision in PRECISIONS)
     return [read_json(path) for path in found if path.is_file()]
-=======
+
+
 def _speed(name: str) -> dict[str, Any]:
     """Return the benchmark's medians, where it was run on these products; nothing else is told."""
     document = read_document(paths.benchmark(name))
@@ -107,7 +104,6 @@ def _speed(name: str) -> dict[str, Any]:
     products = published_products(paths.model_folder(name))
     cells = cells_of(document, {product.precision: product.sha256 for product in products})
     return {"speed": speed_table(cells), "speed_machine": machine_line(document["machine"])}
->>>>>>> 7024c5f0a6bbad349330bbf6014c925cddb123ad
 
 
 def _summary(

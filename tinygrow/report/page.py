@@ -65,12 +65,9 @@ class PageData:
     settings: Mapping[str, Any]
     data_settings: Mapping[str, Any]
     versions: Mapping[str, str]
-<<<<<<< HEAD
     products: Sequence[Mapping[str, Any]] = ()
-=======
     speed: SpeedTable | None = None
     speed_machine: str = ""
->>>>>>> 7024c5f0a6bbad349330bbf6014c925cddb123ad
 
 
 def render_page(data: PageData) -> str:
