@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tinygrow.deploy.published import product_file, product_names, published_products
+from tinygrow.deploy.published import product_names, published_products
 from tinygrow.errors import TinygrowError
 
 
@@ -55,11 +55,3 @@ def test_another_file_than_the_gate_saw(tmp_path: Path) -> None:
     write(tmp_path, "fp32", sha256="0" * 64)
     with pytest.raises(TinygrowError, match="is not the file that the gate saw"):
         published_products(tmp_path)
-
-
-def test_a_model_of_one_file_is_its_fp32(tmp_path: Path) -> None:
-    (tmp_path / "model.onnx").write_bytes(b"x")
-    assert product_file(tmp_path) == tmp_path / "model.onnx"
-    assert product_names(tmp_path) == ["fp32"]
-    write(tmp_path, "fp32")
-    assert product_file(tmp_path) == tmp_path / "products" / "fp32.onnx"

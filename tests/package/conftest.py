@@ -55,8 +55,6 @@ def publish(folder: Path, *precisions: str) -> None:
         model.doc_string = precision
         onnx.save(model, path)
         path.with_suffix(".json").write_text(json.dumps(sidecar(path, precision)))
-    for name in ("model.onnx", "model.json"):
-        (folder / name).unlink(missing_ok=True)
 
 
 @pytest.fixture

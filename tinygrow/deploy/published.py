@@ -34,11 +34,7 @@ class Published:
 
 def product_file(folder: Path, precision: str = "fp32") -> Path:
     """Return where a product of the model in `folder` (`models/NAME`) lies, there or not."""
-    found = folder / "products" / f"{precision}.onnx"
-    single = folder / "model.onnx"
-    if precision == "fp32" and not found.exists() and single.exists():
-        return single
-    return found
+    return folder / "products" / f"{precision}.onnx"
 
 
 def sidecar_file(product: Path) -> Path:
