@@ -1,6 +1,7 @@
 """fp16 and int8 at the gate: what passes, and what each sabotage is found by."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -197,7 +198,7 @@ def test_a_product_that_grows_overconfident(halved: Path, make_subject: Make) ->
     subject = make_subject(halved, "fp16")
     vars(subject)["onnx_logits"] = 30 * subject.torch_logits
     check = quality.calibration(subject)
-    assert check.status == "failed" and "limit 0.01 more" in check.reason
+    assert check.status == "failed" and "in the same bins, limit 0.01" in check.reason
     assert quality.agreement(subject).status == quality.accuracy_kept(subject).status == "passed"
 
 
@@ -212,6 +213,23 @@ def test_expected_calibration_error() -> None:
     assert ece(two, np.array([0, 1])) == pytest.approx((0.4 + 0.9) / 2, abs=1e-6)
     assert np.isnan(ece(sure * np.float32(np.nan), nine_of_ten))
     assert ece(np.array([[1000.0, 0.0]], np.float32), np.array([0])) == 0
+
+
+def test_an_image_that_slips_into_another_bin_does_not_count(
+    halved: Path, make_subject: Make
+) -> None:
+    """Confidence 0.6 is a border of two bins, each of which holds a gap of the other sign."""
+    shares = np.array([0.6 - 1e-6, 0.55, 0.65], np.float64)
+    logits = np.log(np.stack([shares, 1 - shares], 1)).astype(np.float32)
+    moved = np.log(np.stack([shares + 2e-6, 1 - shares - 2e-6], 1)).astype(np.float32)
+    labels = np.array([0, 1, 0])
+    assert quality.expected_calibration_error(moved, labels) != pytest.approx(
+        quality.expected_calibration_error(logits, labels), abs=0.01
+    )
+    subject = replace(make_subject(halved, "fp16"), labels=labels)
+    vars(subject).update(torch_logits=logits, onnx_logits=moved)
+    check = quality.calibration(subject)
+    assert check.status == "passed"
 
 
 def test_types_of_the_products(halved: Path, quantized: Path) -> None:
