@@ -21,6 +21,7 @@ from tinygrow.checkpoint import Checkpoint, save_checkpoint
 from tinygrow.data.prepared import DataCard, Split, save_prepared
 from tinygrow.errors import TinygrowError
 from tinygrow.observer import Observer
+from tinygrow.products import latency
 from tinygrow.settings.data import DigitsSettings
 from tinygrow.settings.network import ResNetSettings
 from tinygrow.settings.products import PRECISIONS
@@ -61,6 +62,7 @@ def folder(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(latency, "MAX_RUNS", latency.MIN_RUNS)
     return tmp_path
 
 

@@ -1,10 +1,12 @@
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tinygrow.deploy.sessions import provider_problem
-from tinygrow.products.gate import providers
+from tinygrow.errors import TinygrowError
+from tinygrow.products.gate import providers, run
 from tinygrow.products.gate.run import run_gate
 from tinygrow.products.gate.subject import Subject
 
@@ -46,6 +48,27 @@ def test_a_cpu_run_never_passes_as_a_gpu_run(
     monkeypatch.setattr(providers, "open_session", lambda *args, **kwargs: subject.session)
     check = providers.provider(subject, name)
     assert (check.status, check.reason) == ("failed", "the session ran on cpu")
+
+
+@pytest.mark.parametrize(("precision", "status"), [("fp16", "failed"), ("int8", "skipped")])
+def test_a_gpu_without_a_kernel_refuses_no_product_for_cpus(
+    precision: str,
+    status: str,
+    request: pytest.FixtureRequest,
+    make_subject: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = request.getfixturevalue({"fp16": "halved", "int8": "quantized"}[precision])
+    subject = make_subject(path, precision)
+    subject.torch_logits, subject.onnx_logits  # noqa: B018 - computed before sessions fail
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise TinygrowError("no kernel for DequantizeLinear")
+
+    monkeypatch.setattr(providers, "provider_problem", lambda name: "")
+    monkeypatch.setattr(providers, "open_session", refuse)
+    check = run._run("provider_cuda", partial(providers.provider, name="cuda"), subject)
+    assert check.status == status and "no kernel for DequantizeLinear" in check.reason
 
 
 @pytest.mark.gpu
