@@ -1,7 +1,6 @@
 """The products that are made from the fp32 file, each as one file of its own."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,7 +139,7 @@ def quantise(
     return choice, len(candidates)
 
 
-def _metadata(fp32: onnx.ModelProto, precision: Precision) -> Mapping[str, str]:
+def _metadata(fp32: onnx.ModelProto, precision: Precision) -> dict[str, str]:
     """Return the entries of the file that it is made from, with its own precision."""
     found = {entry.key: entry.value for entry in fp32.metadata_props if entry.key != "digest"}
     return {**found, "precision": precision}
