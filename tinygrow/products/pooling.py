@@ -6,6 +6,9 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
 
+SUFFIX = ".mean"
+"""Ends the names of the weights."""
+
 
 def pools_to_convolutions(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy in which each AveragePool without padding is a depthwise convolution.
@@ -30,7 +33,7 @@ def pools_to_convolutions(model: onnx.ModelProto) -> onnx.ModelProto:
         window = _window(node) if width else None
         if window is None:
             continue
-        weights = f"{node.output[0]}.mean"
+        weights = node.output[0] + SUFFIX
         values = np.full((width, 1, *window), 1 / np.prod(window), np.float32)
         graph.initializer.append(numpy_helper.from_array(values, weights))
         convolution = helper.make_node(

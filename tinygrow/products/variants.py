@@ -13,6 +13,7 @@ from tinygrow.files import write_bytes
 from tinygrow.observer import Observer
 from tinygrow.products.graph import finish
 from tinygrow.products.half import to_fp16
+from tinygrow.products.pooling import pools_to_convolutions
 from tinygrow.products.quantize import inferred, to_int8, units
 from tinygrow.products.ranges import calibrate
 from tinygrow.products.sensitivity import Choice, Judge, choose, logits_of
@@ -120,7 +121,8 @@ def quantise(
     observer: Observer,
 ) -> tuple[Choice, int]:
     """Return the quantised model with what was found of it, and how many units there are."""
-    source, candidates = inferred(fp32), units(fp32)
+    pooled = pools_to_convolutions(fp32)
+    source, candidates = inferred(pooled), units(pooled)
     ranges = calibrate(source, calibration.images, settings, observer)
     probe = calibration.images[:_PROBED]
     judge = Judge(

@@ -11,6 +11,7 @@ from tinygrow.products.gate.check import Check, judge
 from tinygrow.products.gate.quantization import dequantized
 from tinygrow.products.gate.subject import Subject, relative_difference
 from tinygrow.products.half import LARGEST, SMALLEST
+from tinygrow.products.pooling import SUFFIX
 from tinygrow.products.reference import torch_logits
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
@@ -22,11 +23,14 @@ def weights(subject: Subject) -> Check:
     """Every tensor of the folded checkpoint is in the file as its precision has it, and no other.
 
     fp32: bit for bit. fp16: the nearest float16, bit for bit; what float16 does not reach becomes
-    its end. int8: within half a step of the tensor's own scale, or bit for bit where it is float.
+    its end. int8: within half a step of the tensor's own scale, or bit for bit where it is float;
+    what takes the place of an average over a window is that window's mean, likewise.
     """
     stored = {t.name: numpy_helper.to_array(t) for t in subject.model.graph.initializer}
     steps = dequantized(subject.model) if subject.precision == "int8" else {}
     state = {name: t.numpy() for name, t in subject.folded.state_dict().items()}
+    if subject.precision == "int8":
+        state |= _means(stored, steps, state)
     used = {name for node in subject.model.graph.node for name in node.input}
     problems, changed, worst = [], 0, 0.0
     for name, exact in state.items():
@@ -59,6 +63,21 @@ def weights(subject: Subject) -> Check:
     if subject.precision == "int8":
         numbers["tensors_quantized"] = sum(name in steps for name in state)
     return judge("weights", problems, numbers)
+
+
+def _means(
+    stored: Mapping[str, NDArray[np.generic]],
+    steps: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]],
+    state: Mapping[str, object],
+) -> dict[str, NDArray[np.generic]]:
+    """Return what the weights of averages must be, by their names in the file."""
+    shapes = {name: values.shape for name, (values, _) in steps.items()}
+    shapes |= {name: values.shape for name, values in stored.items()}
+    return {
+        name: np.full(shape, 1 / np.prod(shape[2:]), np.float32)
+        for name, shape in shapes.items()
+        if name.endswith(SUFFIX) and name not in state
+    }
 
 
 def _halved(values: NDArray[np.generic]) -> NDArray[np.generic]:
