@@ -30,13 +30,14 @@ from tinygrow.benchmark.contenders import CHANNELS_LAST, EAGER, onnx_contenders,
 from tinygrow.benchmark.document import remarks, surroundings, table
 from tinygrow.benchmark.measure import Cell, Plan, measure
 from tinygrow.data.prepared import DataCard
-from tinygrow.deploy.contract import INPUT, KEYS
+from tinygrow.deploy.contract import KEYS
 from tinygrow.networks.build import build_network
+from tinygrow.observer import Observer
 from tinygrow.products.export import export_onnx
 from tinygrow.products.fold import fold_batch_norm
-from tinygrow.products.pooling import pools_to_convolutions
+from tinygrow.products.variants import Calibration, write_fp16, write_int8
 from tinygrow.settings.network import ResNetSettings
-from tinygrow.settings.products import ExportSettings
+from tinygrow.settings.products import ExportSettings, QuantizationSettings
 
 TARGETS = {"fp32": 1.3, "int8": 4.0}
 FOLDED = "folded"
@@ -53,51 +54,20 @@ CARD = DataCard(
 
 
 def write_products(network: nn.Module, folder: Path) -> list[tuple[str, Path]]:
-    """Write the three files; return precision and path of each."""
+    """Write the three files as the export stage does; return precision and path of each.
+
+    Every layer is in int8: with random weights no budget of answers means anything.
+    """
     paths = {precision: folder / f"{precision}.onnx" for precision in ("fp32", "fp16", "int8")}
     metadata = dict.fromkeys(KEYS, "benchmark")
     export_onnx(fold_batch_norm(network), CARD, ExportSettings(), metadata, paths["fp32"])
-    _write_fp16(paths["fp32"], paths["fp16"])
-    _write_int8(paths["fp32"], paths["int8"])
+    fp32 = onnx.load(paths["fp32"])
+    noise = np.random.default_rng(0).integers(0, 256, (64, *SHAPE), np.uint8)
+    calibration = Calibration(images=noise, judged=noise, labels=np.zeros(64, np.int64))
+    write_fp16(fp32, paths["fp16"])
+    settings = QuantizationSettings(keep_float="none")
+    write_int8(fp32, calibration, settings, paths["int8"], Observer())
     return list(paths.items())
-
-
-def _write_fp16(source: Path, path: Path) -> None:
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=True), path)
-
-
-def _write_int8(source: Path, path: Path) -> None:
-    """Quantise as plainly as the runtime's own tool does: stands in for the export stage's int8."""
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Noise(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._left = iter(np.random.default_rng(0).integers(0, 256, (2, 64, *SHAPE), np.uint8))
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            images = next(self._left, None)
-            return None if images is None else {INPUT: images}
-
-    prepared = path.with_suffix(".prepared.onnx")
-    quant_pre_process(str(source), str(prepared))
-    onnx.save(pools_to_convolutions(onnx.load(prepared)), prepared)
-    quantize_static(
-        str(prepared),
-        str(path),
-        Noise(),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-    )
 
 
 def judge(cells: Sequence[Cell]) -> dict[str, Any]:

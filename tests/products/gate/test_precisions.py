@@ -103,6 +103,11 @@ def test_int8_wrong_scale_of_weights(spoilt) -> None:
     assert "weights" in failed and "of its steps apart" in checks["weights"].reason
 
 
+def test_int8_average_that_is_none(spoilt) -> None:
+    failed, checks = spoilt("int8", alter(".mean_scale", lambda s: s * 2))
+    assert "weights" in failed and ".mean is" in checks["weights"].reason
+
+
 def test_int8_wrong_scale_of_activations(spoilt) -> None:
     """Every activation of one tensor is cut off: no stored weight tells, the answers do."""
 
