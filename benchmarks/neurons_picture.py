@@ -37,9 +37,10 @@ def draw(table: Mapping[str, Mapping[str, Any]]) -> tuple[str, bytes]:
                 ax.plot([cell["ratio"]], [-place], "o", color=BLUE, markersize=7)
             ax.set_title(title)
             ax.set_xlabel("ratio to the paper's method, 95 % interval")
-        labels = [f"{VARIANTS[n].meaning} (n = {table[n]['cells']})" for n in names]
+        meanings = {n: VARIANTS[n].meaning.replace("`", "") for n in names}
+        labels = [f"{meanings[n]} (n = {table[n]['cells']})" for n in names]
         axes[0].set_yticks([-i for i in range(len(names))], labels, color=INK)
-        axes[0].margins(y=0.15)
+        axes[0].margins(y=0.05)
         return to_svg(figure, "neurons", "Worth of new neurons by variant"), to_png(figure)
 
 
