@@ -14,6 +14,8 @@ VENV := .venv
 READY := $(VENV)/.ready
 UV := .uv/bin/uv
 PYTEST := python -m pytest
+FOLDER := experiments/paper
+JOBS := 1
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 help: ## Show what there is to make.
@@ -52,8 +54,9 @@ demo: $(READY) ## Build the model `demo` (minutes on two CPU cores).
 	@sample=$$(find reports/demo/samples -name '*.png' | sort | head -n 1); \
 		echo "try      .venv/bin/python -m pipeline predict --model demo $$sample"
 
-paper: $(READY) ## Build or go on with the paper's models (a GPU, 67 GB); MODEL=name: one of them.
-	cd experiments/paper && dvc repro --keep-going $(addprefix report@,$(MODEL))
+# FOLDER=experiments/paper-small: the experiment for a CPU. JOBS=4: four models at a time.
+paper: $(READY) ## Build or go on with the paper's models (a GPU, 101 GB); MODEL=name: one; JOBS=n.
+	python -m pipeline.grid $(FOLDER) --jobs $(JOBS) $(MODEL)
 
 test: $(READY) ## Run the tests.
 	$(PYTEST) -m "not slow" -n auto

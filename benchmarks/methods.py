@@ -24,20 +24,19 @@ from typing import Any
 
 import torch
 
+from benchmarks.images import Images, check_setup, load_images
 from benchmarks.methods_report import write_report
 from benchmarks.timing import surroundings
 from tinygrow.architecture import final_architecture, seed_architecture
-from tinygrow.data.prepared import DataCard, Split, load_card, load_split
 from tinygrow.errors import TinygrowError
 from tinygrow.files import write_json
 from tinygrow.growth.grow import grow
 from tinygrow.networks.build import build_network
 from tinygrow.networks.cost import count_multiply_adds, count_parameters
-from tinygrow.report.history import read_json
 from tinygrow.settings.growth import AmplitudeSettings, GrowthSettings, StatisticsSettings
 from tinygrow.settings.network import ResNetSettings
 from tinygrow.settings.training import FinetuneSettings, TrainingSettings
-from tinygrow.training.batches import DeviceImages, TrainingStream
+from tinygrow.training.batches import TrainingStream
 from tinygrow.training.device import pick_device
 from tinygrow.training.evaluate import evaluate
 from tinygrow.training.finetune import finetune
@@ -98,16 +97,6 @@ class Setup:
     further_epochs: int = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Images:
-    """The three splits on their device, and what they show."""
-
-    card: DataCard
-    train: DeviceImages
-    validation: DeviceImages
-    test: DeviceImages
-
-
 def overridden(settings: Any, overrides: Overrides) -> Any:
     """Return settings with values replaced, by dotted names such as `solver.projection`.
 
@@ -122,56 +111,6 @@ def overridden(settings: Any, overrides: Overrides) -> Any:
             value = overridden(getattr(settings, head), {rest: value})
         settings = replace(settings, **{head: value})
     return settings
-
-
-def load_images(path: Path, setup: Setup, device: torch.device) -> Images:
-    """Take a random part of a data set, the same in every run.
-
-    Args:
-        path: the pipeline's prepared file (*.safetensors), or a file of `torch.save` that holds
-            {"train": (uint8 images (N, C, H, W), int64 labels), "test": likewise}.
-        setup: how many images.
-        device: where they go.
-    """
-    generator = torch.Generator().manual_seed(0)
-
-    def shuffled(split: Split) -> Split:
-        order = torch.randperm(len(split.labels), generator=generator)
-        return Split(split.images[order], split.labels[order])
-
-    if path.suffix == ".safetensors":
-        source, classes = load_card(path).source, load_card(path).classes
-        rest, last = load_split(path, "train"), load_split(path, "test")
-    else:
-        stored = torch.load(path, weights_only=True)
-        rest, last = Split(*stored["train"]), Split(*stored["test"])
-        source = path.name
-        classes = tuple(map(str, range(int(rest.labels.max()) + 1)))
-    rest, last = shuffled(rest), shuffled(last)
-    wanted = setup.train_images + setup.validation_images
-    if len(rest.labels) < wanted or len(last.labels) < setup.test_images:
-        raise TinygrowError(f"{path} has too few images: {wanted} for training are needed")
-    train = _cut(rest, 0, setup.train_images)
-    pixels = train.images.double() / 255
-    splits = (
-        train,
-        _cut(rest, setup.train_images, wanted),
-        _cut(last, 0, setup.test_images),
-    )
-    card = DataCard(
-        name=path.stem,
-        source=source,
-        classes=classes,
-        shape=tuple(train.images.shape[1:]),
-        mean=tuple(pixels.mean((0, 2, 3)).tolist()),
-        std=tuple(pixels.std((0, 2, 3)).tolist()),
-        counts={"train": setup.train_images, "validation": setup.validation_images, "test": 0},
-    )
-    return Images(card, *(DeviceImages(split, card, device) for split in splits))
-
-
-def _cut(split: Split, begin: int, end: int) -> Split:
-    return Split(split.images[begin:end], split.labels[begin:end])
 
 
 def one_run(
@@ -228,37 +167,6 @@ def one_run(
         "seconds": seconds,
         "where": where,
     }
-
-
-def check_setup(out: Path, setup: Setup, data: Path) -> None:
-    """Keep the setup beside the runs, and refuse to mix runs of two.
-
-    Raises:
-        TinygrowError: the folder holds runs of another setup.
-    """
-    # A new setting with its default does not make old runs another experiment: names of
-    # variants that use it do.
-    now = {"data": data.name, **asdict(setup)}
-    path = out / "setup.json"
-    if not path.is_file():
-        write_json(path, now)
-        return
-    for name, value in _flat(read_json(path)).items():
-        current = _flat(now).get(name, value)
-        if current != value:
-            raise TinygrowError(
-                f"{out} holds runs with {name} {value!r}, not {current!r}; take another folder"
-            )
-
-
-def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            values |= _flat(value, f"{above}{name}.")
-        else:
-            values[above + name] = list(value) if isinstance(value, tuple) else value
-    return values
 
 
 def extra_variants(words: Sequence[Sequence[str]]) -> dict[str, Overrides]:

@@ -37,6 +37,7 @@ from benchmarks.timing import surroundings
 from tinygrow.architecture import Architecture, final_architecture, seed_architecture
 from tinygrow.data.prepared import DataCard, Split, load_card, load_split
 from tinygrow.errors import TinygrowError
+from tinygrow.growth.amplitude import Amplitude
 from tinygrow.growth.bottleneck import best_update, bottleneck
 from tinygrow.growth.extend import search
 from tinygrow.growth.neurons.method import METHODS
@@ -189,12 +190,15 @@ class Judge:
         proposal = self._proposal(request)
         started = time.perf_counter()
         units, amplitude_settings = refined(request, proposal)
-        amplitude = search(request, proposal, units, self.search, amplitude_settings)
+        amplitude = Amplitude(units, 1, 0.0, (0.0,), (0.0,))
+        if len(units):  # there may be none of significance
+            amplitude = search(request, proposal, units, self.search, amplitude_settings)
         seconds = proposal.seconds_statistics + proposal.seconds_solve
         seconds += time.perf_counter() - started
         assert amplitude.units is not None
         network = copy.deepcopy(self.network)
-        widen(network, self.site, amplitude.units)
+        if len(units):
+            widen(network, self.site, amplitude.units)
         after = self._losses(network)
         return {
             "variant": name,
@@ -202,13 +206,14 @@ class Judge:
             "epochs": self.cell.epochs,
             "depth": self.cell.depth,
             "neurons": len(amplitude.units),
+            "images": proposal.images,
             "factor": amplitude.factor,
             "loss_before": self.before[0],
             "loss_fall": self.before[0] - after[0],
             "evaluation_loss_before": self.before[1],
             "evaluation_loss_fall": self.before[1] - after[1],
             "search_loss_fall": amplitude.loss_before - amplitude.loss_after,
-            "bottleneck_fall": self._bottleneck_fall(amplitude.units),
+            "bottleneck_fall": self._bottleneck_fall(amplitude.units) if len(units) else 0.0,
             "predicted": float(proposal.neurons.singular_values[: self.count].square().sum()),
             "seconds": seconds,
         }

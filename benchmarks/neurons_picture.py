@@ -46,13 +46,14 @@ def draw(table: Mapping[str, Mapping[str, Any]]) -> tuple[str, bytes]:
 def markdown(table: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the table of ratios with intervals."""
     lines = [
-        "| variant | cells | loss, as training sees it | loss, evaluation | bottleneck |",
-        "|---|---:|---:|---:|---:|",
+        "| variant | cells | neurons | loss, as training sees it | loss, evaluation | bottleneck |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     for name, row in table.items():
         ratios = (row[m] for m in ("loss_fall", "evaluation_loss_fall", "bottleneck_fall"))
         cells = " | ".join(f"{c['ratio']:.2f} ({c['low']:.2f} to {c['high']:.2f})" for c in ratios)
-        lines.append(f"| `{name}`: {VARIANTS[name].meaning} | {row['cells']} | {cells} |")
+        head = f"`{name}`: {VARIANTS[name].meaning} | {row['cells']} | {row['neurons']:.2f}"
+        lines.append(f"| {head} | {cells} |")
     return "\n".join(lines) + "\n"
 
 

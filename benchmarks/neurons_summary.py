@@ -15,8 +15,9 @@ DRAWS = 10_000
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the ratio to the plain method of each variant and measure, and whether the aim holds.
 
-    A ratio is that of sums over the cells that both finished. Its interval: 10,000 bootstrap draws
-    of cells, a cell's two values together.
+    `neurons` is the share of plain's neurons that were added. A ratio is that of sums over the
+    cells that both finished. Its interval: 10,000 bootstrap draws of cells, a cell's two values
+    together.
 
     Args:
         rows: the cells.
@@ -25,6 +26,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         (r["variant"], r["seed"], r["epochs"], r["depth"]): [float(r[m]) for m in MEASURES]
         for r in rows
     }
+    neurons = {(r["variant"], r["seed"], r["epochs"], r["depth"]): r["neurons"] for r in rows}
     found = {r["variant"] for r in rows}
     names = [name for name in VARIANTS if name in found]
     table = {}
@@ -32,7 +34,9 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         cells = [k[1:] for k in values if k[0] == name and (PLAIN, *k[1:]) in values]
         ours = np.array([values[name, *cell] for cell in cells])
         plain = np.array([values[PLAIN, *cell] for cell in cells])
-        table[name] = {"cells": len(cells)} | {
+        added = sum(neurons[name, *cell] for cell in cells)
+        share = added / sum(neurons[PLAIN, *cell] for cell in cells)
+        table[name] = {"cells": len(cells), "neurons": round(share, 3)} | {
             measure: ratio(ours[:, i], plain[:, i]) for i, measure in enumerate(MEASURES)
         }
     # What finished only some of the cells is in the table, but no candidate.

@@ -38,7 +38,7 @@ def plain_settings() -> GrowthSettings:
             nesterov=True,
             weight_decay=5e-4,
             batch_size=64,
-            augmentation=AugmentationSettings(crop_padding=4, flip=True),
+            augmentation=AugmentationSettings(crop_padding=4, flip="random"),
         ),
     )
 
@@ -53,6 +53,10 @@ def _amplitude(**values: object) -> Callable[[GrowthSettings], GrowthSettings]:
 
 def _solver(**values: object) -> Callable[[GrowthSettings], GrowthSettings]:
     return lambda s: replace(s, solver=replace(s.solver, **values))  # type: ignore[arg-type]
+
+
+def _statistics(**values: object) -> Callable[[GrowthSettings], GrowthSettings]:
+    return lambda s: replace(s, statistics=replace(s.statistics, **values))  # type: ignore[arg-type]
 
 
 def _both(
@@ -94,6 +98,31 @@ VARIANTS: Mapping[str, Variant] = {
     "passes-3": Variant(
         "unprojected, fitted, up to three passes",
         _both(_solver(projection=False), _refined(fan_out="refit", metric="fisher", passes=3)),
+    ),
+    "shrunk": Variant("S shrunk as cross-validation says", _solver(shrinkage="cross_validated")),
+    "pass-shrunk": Variant(
+        "`pass`, S shrunk as cross-validation says",
+        _both(
+            _solver(projection=False, shrinkage="cross_validated"),
+            _refined(fan_out="refit", metric="fisher", passes=1),
+        ),
+    ),
+    "pass-significant": Variant(
+        "`pass` of the neurons whose gain is 2 standard errors from chance",
+        _both(
+            _solver(projection=False),
+            _refined(fan_out="refit", metric="fisher", passes=1, significance=2.0),
+        ),
+    ),
+    "measured": Variant(
+        "as many images as make two halves agree", _statistics(size="measured", max_images=0)
+    ),
+    "pass-measured": Variant(
+        "`pass`, as many images as make two halves agree",
+        _both(
+            _statistics(size="measured", max_images=0),
+            _both(_solver(projection=False), _refined(fan_out="refit", metric="fisher", passes=1)),
+        ),
     ),
     "random-refit-fisher": Variant(
         "random directions refitted: the control",

@@ -85,7 +85,13 @@ class Params:
         for name, field in wanted.items():
             if name not in mapping:
                 raise self.error(place, f"{_dotted(place, name)} is missing; {_write(field)}")
-            values[name] = self._convert((*place, name), hints[name], mapping[name])
+            value = mapping[name]
+            if isinstance(value, bool) and value in field.metadata.get("formerly", {}):
+                word, line = field.metadata["formerly"][value], f"{_dotted(place, name)} is {value}"
+                raise self.error(
+                    (*place, name), f"{line}, as older versions had it; write `{name}: {word}`"
+                )
+            values[name] = self._convert((*place, name), hints[name], value)
         try:
             return settings(**values)
         except SettingError as error:

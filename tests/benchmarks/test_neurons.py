@@ -48,6 +48,7 @@ def test_the_aim_holds_where_the_interval_is_above_it() -> None:
                 "seed": s,
                 "epochs": e,
                 "depth": d,
+                "neurons": 4 if name == "plain" else 3,
                 "loss_fall": v * d,
                 "evaluation_loss_fall": v,
                 "bottleneck_fall": v,
@@ -58,6 +59,7 @@ def test_the_aim_holds_where_the_interval_is_above_it() -> None:
 
     assert summarise(rows(1.4))["holds"] and summarise(rows(1.4))["best"] == "sign"
     assert not summarise(rows(1.2))["holds"]
+    assert summarise(rows(1.2))["variants"]["sign"]["neurons"] == 0.75
 
 
 def test_every_variant_has_valid_settings_and_differs_from_plain() -> None:

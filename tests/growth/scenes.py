@@ -210,7 +210,7 @@ def patterns(count: int, seed: int) -> DeviceImages:
 
 
 def stream(count: int = 96, seed: int = 0) -> TrainingStream:
-    augmentation = AugmentationSettings(crop_padding=1, flip=False)
+    augmentation = AugmentationSettings(crop_padding=1, flip="off")
     return TrainingStream(patterns(count, seed=1), augmentation, seed)
 
 

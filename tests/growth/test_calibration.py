@@ -169,6 +169,7 @@ COST = ExtensionCost(
     solve=3.0,
     first_looks=5.0,
     search=7.0,
+    search_loss=1.0,
     surgery=11.0,
     surgery_solve=13.0,
 )

@@ -95,6 +95,7 @@ def test_images_of_the_moments_are_those_of_real_extensions(
         assert done.amplitude is not None
         if method in SETTLED:
             assert cost.search == 64 * len(done.amplitude.losses) * wide(model, site, 2)
+            assert cost.search == len(done.amplitude.losses) * cost.search_loss
 
 
 def test_an_extension_of_a_residual_network_by_hand() -> None:
@@ -111,6 +112,7 @@ def test_an_extension_of_a_residual_network_by_hand() -> None:
     assert cost.statistics == 40 * (narrow + behind) + 20 * (update + neurons)
     stem = 27 * 4 * 64  # run once for all amplitudes: 0, 1/8, 1/4, 1/2
     assert cost.search == 30 * (stem + 4 * (wide - stem))
+    assert cost.search_loss == 30 * (wide - stem)
     assert cost.first_looks == 10 * 4 * wide  # two of normalisation, two of the sign
     again = wide + behind + 64 * 46 * (46 + 4)
     assert cost.surgery == 30 * wide + 20 * again

@@ -164,12 +164,14 @@ def test_shared_modules_and_weights_are_refused() -> None:
     tied[1].weight = tied[0].weight
     normed = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
     parametrised = nn.Sequential(normed, nn.ReLU(), nn.Linear(4, 2))
+    hooked = nn.Sequential(nn.utils.spectral_norm(nn.Linear(4, 4)), nn.ReLU(), nn.Linear(4, 2))
     x = torch.randn(2, 4)
 
     assert "called 2 times" in reasons(called_twice, x)["1"]
     assert "called 2 times" in reasons(called_twice, x)["0"]  # whose outputs it reads
     assert reasons(tied, x)["0"] == "0 shares its weights with 1"
     assert "forward pass of its own" in reasons(parametrised, x)["0"]
+    assert "forward pass of its own" in reasons(hooked, x)["0"]
 
 
 class Reads(nn.Module):

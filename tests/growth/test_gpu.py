@@ -56,7 +56,7 @@ def test_neurons_are_those_of_the_cpu(index: int) -> None:
 def test_every_method_extends_there(method: str) -> None:
     settings = quick_settings(method=method)
     network, architecture = resnet(middle=(2, 2))
-    augmentation = AugmentationSettings(crop_padding=1, flip=False)
+    augmentation = AugmentationSettings(crop_padding=1, flip="off")
     own = TrainingStream(on_gpu(patterns(96, seed=1)), augmentation, seed=0)
     trainer = Trainer(network.to(CUDA), own, settings.training, total_epochs=2.0)
     trainer.train(0.5)
@@ -70,7 +70,7 @@ def test_every_method_extends_there(method: str) -> None:
 
 def grown(keeper: Keeper) -> Grown:
     network, start = resnet()
-    augmentation = AugmentationSettings(crop_padding=1, flip=False)
+    augmentation = AugmentationSettings(crop_padding=1, flip="off")
     return grow(
         network.to(CUDA, memory_format=torch.channels_last),
         start,

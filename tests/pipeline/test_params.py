@@ -7,6 +7,7 @@ import pytest
 from pipeline import params
 from tinygrow.errors import SettingError, TinygrowError
 from tinygrow.settings.check import at_least, require
+from tinygrow.settings.training import AugmentationSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,3 +175,20 @@ def test_single_values_have_their_type(tmp_path: Path) -> None:
         read.value("b", "seed")
     with pytest.raises(SettingError, match=r"there is no model 'c' .* one of a, b"):
         read.value("c", "seed")
+
+
+@pytest.mark.parametrize(("old", "word"), [("true", "random"), ("false", "off")])
+def test_words_that_were_true_and_false_are_named(tmp_path: Path, old: str, word: str) -> None:
+    text = (
+        "models:\n  a:\n    growth:\n      crop_padding: 4\n      flip: random\n      cutout: 0\n"
+    )
+    file = tmp_path / "params.yaml"
+    file.write_text(text.replace("flip: random", f"flip: {old}"))
+    with pytest.raises(SettingError) as error:
+        params.read(file).section("a", "growth", AugmentationSettings)
+    assert str(error.value) == (
+        f"{file}:5: models.a.growth.flip is {old.title()}, as older versions had it; write"
+        f" `flip: {word}`"
+    )
+    file.write_text(text.replace("flip: random", "flip: off"))
+    assert params.read(file).section("a", "growth", AugmentationSettings).flip == "off"

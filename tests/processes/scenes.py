@@ -1,7 +1,9 @@
 """What one process and several do alike, for tests to compare."""
 
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, Literal
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -69,15 +71,24 @@ def growth(kind: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-def finetuning() -> dict[str, Any]:
+def finetuning(compile: Literal["on", "off"] = "off") -> dict[str, Any]:
     """Two epochs of a perceptron, in batches that two processes cannot halve."""
     network, _ = perceptron((3, 4))
-    settings = FinetuneSettings(epochs=2, max_epochs=0, evaluate_every=1, training=UNEVEN)
+    settings = FinetuneSettings(
+        epochs=2, max_epochs=0, evaluate_every=1, compile=compile, training=UNEVEN
+    )
     done = finetune(network, stream(seed=3), patterns(30, seed=2), settings)
     return {
         "weights": dict(done.network.state_dict()),
         "rows": [(r.train_loss, r.train_accuracy, r.validation_loss) for r in done.rows],
     }
+
+
+def compiled() -> dict[str, Any]:
+    """The same by compiled steps: as far as operators, of which no C++ is made."""
+    quick = partial(torch.compile, backend="aot_eager")
+    with patch.object(torch, "compile", quick):
+        return finetuning("on")
 
 
 def dropped() -> torch.Tensor:
@@ -117,5 +128,6 @@ def everything() -> dict[str, Any]:
         "random": growth("mlp", method="random"),
         "resnet": growth("resnet", training=replace(UNEVEN, ema=0.5)),
         "finetuning": finetuning(),
+        "compiled": compiled(),
         "dropped": dropped(),
     }

@@ -102,9 +102,9 @@ class TestSameAsOneProcess:
             assert each[name]["images"] == one["images"] == [images, images]
             assert_close(each[name], one, 1e-5)
 
-    @pytest.mark.parametrize("name", ["mlp", "adam", "random", "finetuning"])
+    @pytest.mark.parametrize("name", ["mlp", "adam", "random", "finetuning", "compiled"])
     def test_weights_and_log_of_a_perceptron(self, found: list[Any], name: str) -> None:
-        if name == "finetuning":
+        if name in ("finetuning", "compiled"):
             one = scenes.finetuning()
         else:
             changes = {"mlp": scenes.MLP, "adam": scenes.ADAM, "random": {"method": "random"}}
@@ -114,7 +114,9 @@ class TestSameAsOneProcess:
 
 
 class TestProcessesAgree:
-    @pytest.mark.parametrize("name", ["mlp", "adam", "random", "finetuning", "resnet", "neurons"])
+    @pytest.mark.parametrize(
+        "name", ["mlp", "adam", "random", "finetuning", "compiled", "resnet", "neurons"]
+    )
     def test_to_the_last_bit(self, found: list[Any], name: str) -> None:
         assert_close(found[0][name], found[1][name], 0.0)
 

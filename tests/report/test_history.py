@@ -26,6 +26,15 @@ def test_totals_leave_out_what_does_not_apply(history: History) -> None:
     assert history.images_seen == 4000 + 10000
 
 
+def test_training_costs_three_passes_at_the_width_of_the_time(make_history) -> None:
+    short = make_history(depths=(2, 5), start=(1, 2), final=(2, 4), sweeps=1, finetune_epochs=2)
+    # 250 image passes at widths 2 and 2, 250 at 2 and 4, 2,000 after that; 9,000 a unit of width.
+    assert short.training_multiply_adds == 3 * 9000 * (250 * 4 + 250 * 6 + 2000 * 6)
+    # It is those of training alone, whatever statistics looked at.
+    still = make_history(method="none", sweeps=2, finetune_epochs=0)
+    assert still.training_multiply_adds == 3 * 9000 * 24 * 2000
+
+
 def test_a_run_that_never_grew_has_no_extensions(make_history) -> None:
     quiet = make_history(method="none")
     assert quiet.extensions == ()

@@ -6,6 +6,7 @@ from tests.settings.refusal import check_form, check_words, refused
 from tinygrow.settings.growth import (
     AmplitudeSettings,
     GrowthSettings,
+    RefinementSettings,
     SolverSettings,
     StatisticsSettings,
 )
@@ -20,18 +21,20 @@ ALL = (
     StatisticsSettings,
     SolverSettings,
     AmplitudeSettings,
+    RefinementSettings,
     GrowthSettings,
     Net2WiderSettings,
     FireflySettings,
     WhitenedSettings,
     MethodsSettings,
 )
+SO_THAT_ALL_WORDS_GO: dict[type, dict[str, Any]] = {RefinementSettings: {"fan_out": "refit"}}
 
 
 @pytest.mark.parametrize("settings", ALL)
 def test_form(settings: type) -> None:
     check_form(settings)
-    check_words(settings)
+    check_words(settings, **SO_THAT_ALL_WORDS_GO.get(settings, {}))
 
 
 def test_the_defaults_are_the_papers() -> None:
@@ -83,6 +86,12 @@ def test_the_defaults_are_the_papers() -> None:
         (AmplitudeSettings, "smallest_exponent", -1001, "at least -1000"),
         (AmplitudeSettings, "tolerance", -1e-9, "at least 0"),
         (AmplitudeSettings, "min_gain", -1e-9, "at least 0"),
+        (RefinementSettings, "candidates", 2, "only fan_out refit"),
+        (RefinementSettings, "metric", "fisher", "set fan_out to refit"),
+        (RefinementSettings, "ridge", 0.0, "greater than 0"),
+        (RefinementSettings, "damping", 0.0, "greater than 0"),
+        (RefinementSettings, "significance", 2.0, "only with fan_out refit"),
+        (RefinementSettings, "passes", 101, "from 0 to 100"),
         (Net2WiderSettings, "noise", -0.1, "at least 0"),
         (FireflySettings, "steps", 0, "from 1 to 1000000"),
         (FireflySettings, "candidates", 0.9, "at least 1"),

@@ -10,14 +10,16 @@ from tinygrow.settings.training import AugmentationSettings, FinetuneSettings, T
 def test_form() -> None:
     for settings in (AugmentationSettings, TrainingSettings, FinetuneSettings):
         check_form(settings)
-    check_words(TrainingSettings)
+    for settings in (AugmentationSettings, TrainingSettings, FinetuneSettings):
+        check_words(settings)
 
 
 def test_the_default_is_the_papers_plain_sgd() -> None:
     settings = TrainingSettings()
     assert (settings.optimizer, settings.learning_rate, settings.momentum) == ("sgd", 0.01, 0.0)
     assert (settings.weight_decay, settings.batch_size, settings.ema) == (0.0, 32, 0.0)
-    assert settings.augmentation == AugmentationSettings(crop_padding=4, flip=True, cutout=0)
+    assert (settings.precision, FinetuneSettings().compile) == ("float32", "off")
+    assert settings.augmentation == AugmentationSettings(crop_padding=4, flip="random", cutout=0)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from tinygrow.settings.training import AugmentationSettings, TrainingSettings
 from tinygrow.training.batches import DeviceImages, TrainingStream
 
 CPU = torch.device("cpu")
-PLAIN = AugmentationSettings(crop_padding=0, flip=False, cutout=0)
+PLAIN = AugmentationSettings(crop_padding=0, flip="off", cutout=0)
 CLASSES = 3
 
 

@@ -1,5 +1,7 @@
 """Batches against slow, obvious NumPy pictures of what they should hold."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -75,7 +77,7 @@ class TestDeviceImages:
         before = split.images.clone()
         stream = TrainingStream(
             DeviceImages(split, make_card(), CPU),
-            AugmentationSettings(crop_padding=2, flip=True, cutout=3),
+            AugmentationSettings(crop_padding=2, flip="random", cutout=3),
             seed=0,
         )
         stream.next(9)
@@ -106,7 +108,7 @@ class TestOrder:
         assert torch.equal(images, plain[labels])
 
     def test_a_seed_decides_order_and_augmentation(self) -> None:
-        augmentation = AugmentationSettings(crop_padding=2, flip=True, cutout=3)
+        augmentation = AugmentationSettings(crop_padding=2, flip="random", cutout=3)
         first, second, other = (make_stream(20, augmentation, seed=s) for s in (5, 5, 6))
         for _ in range(3):
             (x, y), (x2, y2), (x3, y3) = first.next(16), second.next(16), other.next(16)
@@ -114,7 +116,7 @@ class TestOrder:
             assert not torch.equal(y, y3) and not torch.equal(x, x3)
 
     def test_the_global_generator_is_neither_read_nor_moved(self) -> None:
-        augmentation = AugmentationSettings(crop_padding=2, flip=True, cutout=3)
+        augmentation = AugmentationSettings(crop_padding=2, flip="random", cutout=3)
         torch.manual_seed(1)
         before = torch.get_rng_state()
         labels = make_stream(20, augmentation).next(16)[1]
@@ -141,7 +143,7 @@ class TestSample:
         assert [len(y) for _, y in make_stream(available).sample(count, 4)] == [1]
 
     def test_samples_differ_and_are_augmented(self) -> None:
-        stream = make_stream(40, AugmentationSettings(crop_padding=2, flip=True))
+        stream = make_stream(40, AugmentationSettings(crop_padding=2, flip="random"))
         (x, y), (_, y2) = stream.sample(20, 20)[0], stream.sample(20, 20)[0]
         plain, _ = next(stream.images.batches(40))
         assert set(y.tolist()) != set(y2.tolist())
@@ -166,7 +168,7 @@ class TestAugmentation:
     @pytest.mark.parametrize("pad", [1, 2, 3])
     @pytest.mark.parametrize("flip", [False, True])
     def test_a_crop_is_a_window_of_the_reflected_image(self, pad: int, flip: bool) -> None:
-        augmentation = AugmentationSettings(crop_padding=pad, flip=flip)
+        augmentation = AugmentationSettings(crop_padding=pad, flip="random" if flip else "off")
         image, copies = one_image((3, 5, 7), augmentation, passes=400)
         known = windows(image, pad, flip)
         seen = [known[picture.tobytes()] for picture in levels(copies)]
@@ -177,30 +179,34 @@ class TestAugmentation:
         assert not flip or 140 < mirrored < 260  # 6 standard deviations of a fair coin
 
     def test_borders_wider_than_the_image(self) -> None:
-        image, copies = one_image((1, 3, 2), AugmentationSettings(crop_padding=9, flip=False), 300)
+        image, copies = one_image((1, 3, 2), AugmentationSettings(crop_padding=9, flip="off"), 300)
         known = windows(image, 9, flip=False)
         assert all(picture.tobytes() in known for picture in levels(copies))
 
     def test_images_one_pixel_wide(self) -> None:
-        image, copies = one_image((1, 4, 1), AugmentationSettings(crop_padding=2, flip=True), 50)
+        image, copies = one_image(
+            (1, 4, 1), AugmentationSettings(crop_padding=2, flip="random"), 50
+        )
         known = windows(image, 2, flip=True)
         assert all(picture.tobytes() in known for picture in levels(copies))
 
     def test_a_flip_alone_mirrors_left_and_right(self) -> None:
-        image, copies = one_image((3, 5, 7), AugmentationSettings(crop_padding=0, flip=True), 40)
+        image, copies = one_image(
+            (3, 5, 7), AugmentationSettings(crop_padding=0, flip="random"), 40
+        )
         pictures = levels(copies)
         as_is = (pictures == image).all(axis=(1, 2, 3))
         mirrored = (pictures == image[:, :, ::-1]).all(axis=(1, 2, 3))
         assert (as_is ^ mirrored).all() and as_is.any() and mirrored.any()
 
     def test_images_of_a_batch_are_augmented_independently(self) -> None:
-        stream = make_stream(1, AugmentationSettings(crop_padding=2, flip=True), seed=1)
+        stream = make_stream(1, AugmentationSettings(crop_padding=2, flip="random"), seed=1)
         pictures = levels(stream.next(60)[0])
         assert len({picture.tobytes() for picture in pictures}) > 20  # of 50 windows
 
     @pytest.mark.parametrize("side", [1, 2, 3, 20])
     def test_cutout_sets_one_clipped_square_to_the_mean(self, side: int) -> None:
-        augmentation = AugmentationSettings(crop_padding=0, flip=False, cutout=side)
+        augmentation = AugmentationSettings(crop_padding=0, flip="off", cutout=side)
         image, copies = one_image((3, 5, 7), augmentation, passes=600)
         plain = oracle_normalized(image)
         corners = set()
@@ -225,3 +231,72 @@ class TestAugmentation:
         images, _ = augmented(stream.images, order, PLAIN, stream.generator)
         assert torch.equal(stream.generator.get_state(), state)
         assert torch.equal(images, next(stream.images.batches(6))[0])
+
+
+class TestAlternation:
+    SETTINGS = AugmentationSettings(crop_padding=0, flip="alternating")
+
+    def mirrored(self, stream: TrainingStream, images: torch.Tensor, labels: torch.Tensor) -> list:
+        """Say of each picture whether it is the mirrored one; random pixels are never both."""
+        source = stream.images.images_NHWC.permute(0, 3, 1, 2).numpy()[labels.numpy()]
+        pictures = levels(images)
+        turned = (pictures == source[..., ::-1]).all(axis=(1, 2, 3))
+        assert (turned ^ (pictures == source).all(axis=(1, 2, 3))).all()
+        return turned.tolist()
+
+    @pytest.mark.parametrize("batch_size", [1, 3, 10, 23])
+    def test_every_image_turns_in_every_epoch(self, batch_size: int) -> None:
+        stream = make_stream(10, self.SETTINGS)
+        seen: dict[int, list[bool]] = {label: [] for label in range(10)}
+        while min(map(len, seen.values())) < 5:
+            images, labels = stream.next(batch_size)
+            for label, turned in zip(
+                labels.tolist(), self.mirrored(stream, images, labels), strict=True
+            ):
+                seen[label].append(turned)
+        for sides in seen.values():
+            assert all(a != b for a, b in itertools.pairwise(sides))
+        assert len({sides[0] for sides in seen.values()}) == 2, "all begin on the same side"
+
+    def test_the_seed_draws_the_first_sides(self) -> None:
+        def first(seed: int) -> dict[int, bool]:
+            stream = make_stream(40, self.SETTINGS, seed=seed)
+            images, labels = stream.next(40)
+            return dict(zip(labels.tolist(), self.mirrored(stream, images, labels), strict=True))
+
+        assert first(1) == first(1) != first(2)
+        assert 5 < sum(first(1).values()) < 35  # 5 standard deviations of a fair coin
+
+    def test_goes_on_from_a_state_on_the_same_side(self) -> None:
+        stream, other = (make_stream(10, self.SETTINGS, seed=s) for s in (1, 2))
+        stream.next(17)
+        other.restore(stream.state())
+        for _ in range(3):
+            (x, y), (x2, y2) = stream.next(7), other.next(7)
+            assert torch.equal(x, x2) and torch.equal(y, y2)
+
+    def test_processes_see_parts_of_the_same_batch(self) -> None:
+        whole, first, second = (make_stream(10, self.SETTINGS) for _ in range(3))
+        for _ in range(5):
+            images, _ = whole.next(7)
+            parts = [first.next(7, slice(0, 3))[0], second.next(7, slice(3, 7))[0]]
+            assert torch.equal(torch.cat(parts), images)
+
+    def test_a_sample_is_mirrored_at_random_and_turns_nothing(self) -> None:
+        one, two = make_stream(10, self.SETTINGS), make_stream(10, self.SETTINGS)
+        one.next(10), two.next(10)
+        sides = set()
+        for _ in range(20):
+            x, y = one.sample(10, 10)[0]
+            sides.add(
+                tuple(
+                    turned
+                    for _, turned in sorted(zip(y.tolist(), self.mirrored(one, x, y), strict=True))
+                )
+            )
+        assert len(sides) > 10
+        sides_of = []
+        for stream in (one, two):
+            x, y = stream.next(10)
+            sides_of.append(dict(zip(y.tolist(), self.mirrored(stream, x, y), strict=True)))
+        assert sides_of[0] == sides_of[1]

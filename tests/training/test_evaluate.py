@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tests.training.small import classified, same, small_network, weights
-from tinygrow.training.evaluate import evaluate
+from tinygrow.training.evaluate import evaluate, images_a_pass
 
 
 def trained_a_little() -> nn.Module:
@@ -17,8 +17,8 @@ def trained_a_little() -> nn.Module:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("batch_size", [1, 7, 23, 1000])
-def test_equals_a_slow_loop(batch_size: int) -> None:
+@pytest.mark.parametrize("batch_size", [1, 7, 23, 1000, None])
+def test_equals_a_slow_loop(batch_size: int | None) -> None:
     network, images = trained_a_little(), classified(23)
     loss, correct = 0.0, 0
     network.eval()
@@ -48,3 +48,11 @@ def test_the_mode_comes_back_after_a_failure() -> None:
     with pytest.raises(RuntimeError):
         evaluate(network, classified(10))
     assert network.training
+
+
+def test_fewer_of_larger_images_go_through_a_gpu_at_once() -> None:
+    images = classified(4)
+    images.device = torch.device("cuda")  # of which only the name is looked at
+    for side, count in ((32, 4000), (224, 81), (4096, 1)):
+        images.images_NHWC = torch.empty(4, side, side, 1, dtype=torch.uint8, device="meta")
+        assert images_a_pass(images) == count

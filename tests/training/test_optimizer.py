@@ -170,13 +170,14 @@ class TestPadOptimizer:
         assert groups[0][0] is layer.weight and groups[1][0] is layer.bias
         assert torch.equal(optimizer.state[layer.bias]["momentum_buffer"], kept)
 
-    def test_before_the_first_step_there_is_no_state_to_keep(self) -> None:
+    def test_before_the_first_step_there_is_no_momentum(self) -> None:
         layer = nn.Linear(2, 2, bias=False)
         optimizer = make_optimizer(layer, recipe(momentum=0.9))
         old = layer.weight
         layer.weight = nn.Parameter(torch.zeros(3, 2))
         pad_optimizer(optimizer, [Replacement(old, layer.weight, 0)])
-        assert not optimizer.state
+        assert set(optimizer.state) == {layer.weight}
+        assert not optimizer.state[layer.weight]["momentum_buffer"].any()
         layer(torch.ones(1, 2)).sum().backward()
         optimizer.step()
         assert bool((layer.weight != 0).all())

@@ -16,7 +16,7 @@ from tinygrow.training.batches import TrainingStream
 from tinygrow.training.finetune import Finetuned, finetune
 from tinygrow.training.loop import Trainer
 
-AUGMENTED = AugmentationSettings(crop_padding=1, flip=True, cutout=2)
+AUGMENTED = AugmentationSettings(crop_padding=1, flip="random", cutout=2)
 
 
 def finetuned(settings: FinetuneSettings, keeper: Keeper) -> Finetuned:
@@ -36,8 +36,9 @@ def timeless(done: Finetuned) -> list[Any]:
         {"momentum": 0.9, "nesterov": True, "ema": 0.9, "schedule": "cosine"},
         {"optimizer": "adamw", "learning_rate": 0.01, "ema": 0.5, "batch_size": 7},
         {"precision": "bfloat16", "label_smoothing": 0.1, "weight_decay": 0.01},
+        {"augmentation": AugmentationSettings(crop_padding=1, flip="alternating")},
     ],
-    ids=["plain", "nesterov", "adamw", "bfloat16"],
+    ids=["plain", "nesterov", "adamw", "bfloat16", "alternating"],
 )
 def test_every_point_of_a_training_can_be_stopped_at(
     tmp_path: Path, changes: dict[str, Any], points: int

@@ -60,6 +60,7 @@ class ExtensionCost:
         solve: of eigenvectors and singular vectors.
         first_looks: of normalisation and sign, at the first mini-batch of the search.
         search: of the line search, and of further passes.
+        search_loss: of one loss among those of the line search.
         surgery: of running statistics and of the moments for the bottleneck measured again.
         surgery_solve: of its linear algebra.
     """
@@ -69,6 +70,7 @@ class ExtensionCost:
     solve: float
     first_looks: float
     search: float
+    search_loss: float
     surgery: float
     surgery_solve: float
 
@@ -172,11 +174,11 @@ class CostModel:
             statistics += images * self._gradient(site, after)
         search_images = min(settings.amplitude.images, self.available)
         batches = math.ceil(search_images / settings.statistics.batch_size)
-        looks, search = 0, 2 * forward
+        looks, search, loss = 0, 2 * forward, forward
         if settings.method not in SETTLED:
             looks += 2 * (settings.amplitude.normalization == "functional")
             looks += 2 * (settings.amplitude.sign == "group")
-            search = self._search(site, after)
+            search, loss = self._search(site, after)
             sample = update_sample_size(
                 _layer(second), second.input_size, self.available, settings.statistics
             )
@@ -195,6 +197,7 @@ class CostModel:
             solve=self._solve(site, first, second, neuron_images),
             first_looks=float(looks * math.ceil(search_images / batches) * forward),
             search=float(search_images * search),
+            search_loss=float(search_images * loss),
             surgery=surgery,
             surgery_solve=surgery_solve,
         )
@@ -219,12 +222,12 @@ class CostModel:
             shapes[name].multiply_adds for name in behind
         )
 
-    def _search(self, site: Site, shapes: dict[str, LayerShape]) -> int:
-        """Return the multiply-adds of a line search on one image: once up to the site."""
+    def _search(self, site: Site, shapes: dict[str, LayerShape]) -> tuple[int, int]:
+        """Return the multiply-adds of a line search, and of one loss: once up to the site."""
         names = list(shapes)
         before = sum(shapes[name].multiply_adds for name in names[: names.index(site.first)])
         behind = sum(shapes[name].multiply_adds for name in names[names.index(site.first) :])
-        return before + amplitudes(self.settings.amplitude) * behind
+        return before + amplitudes(self.settings.amplitude) * behind, behind
 
     def _moment_images(self, first: LayerShape, second: LayerShape) -> tuple[int, int]:
         measured, statistics = MOMENTS[self.settings.method], self.settings.statistics
@@ -330,12 +333,9 @@ def plan_cost(
     """
     model = CostModel(start, settings, images)
     # Sites are compared by TINY's neurons as they are, whatever method then adds some.
-    plain = replace(settings, refinement=RefinementSettings())
-    chooser = CostModel(
-        start,
-        replace(plain, method="tiny", amplitude=searching(settings.amplitude)),
-        images,
-    )
+    plain = replace(settings, method="tiny", refinement=RefinementSettings())
+    plain = replace(plain, amplitude=searching(settings.amplitude))
+    chooser = CostModel(start, plain, images)
     reach = start.middle_widths, final.middle_widths
     plan = list(visits(*reach, settings.extensions, settings.where.width_multiple))
     most = most_trainings(settings)

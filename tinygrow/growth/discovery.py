@@ -280,8 +280,8 @@ class _Walker:
 
 def _runs_plainly(layer: nn.Linear | nn.Conv2d) -> bool:
     """Say whether a layer applies its weight as PyTorch's own class does."""
-    if nn.utils.parametrize.is_parametrized(layer):
-        return False
+    if nn.utils.parametrize.is_parametrized(layer) or "weight" not in layer._parameters:
+        return False  # made anew at each pass, by a parametrisation or by a hook
     kind = type(layer)
     if issubclass(kind, nn.Linear):
         return kind.forward is nn.Linear.forward

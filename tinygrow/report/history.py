@@ -5,10 +5,12 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from tinygrow.errors import TinygrowError
+from tinygrow.networks.cost import TRAINING_PASSES
 
 NAN = math.nan
 T = TypeVar("T")
@@ -29,6 +31,7 @@ class ExtensionRow:
         width_after: of that layer.
         widths: of every growable layer, in order of depth.
         parameters: of the whole network.
+        multiply_adds: of a forward pass of one image.
         bottleneck_before: what the layer could not express.
         bottleneck_predicted: what the closed form promises to leave.
         bottleneck_after: what was left.
@@ -56,6 +59,7 @@ class ExtensionRow:
     width_after: float
     widths: tuple[int, ...]
     parameters: float
+    multiply_adds: float
     bottleneck_before: float
     bottleneck_predicted: float
     bottleneck_after: float
@@ -199,6 +203,17 @@ class History:
         return self.growth[-1].images_seen + (
             self.finetuning[-1].images_seen if self.finetuning else 0
         )
+
+    @property
+    def training_multiply_adds(self) -> float:
+        """Multiply-adds of all training: three forward passes an image pass, at its width."""
+        last = self.growth[-1]
+        passes = math.fsum(
+            (row.images_seen - before.images_seen) * row.multiply_adds
+            for before, row in pairwise(self.growth)
+        )
+        passes += (self.images_seen - last.images_seen) * last.multiply_adds
+        return TRAINING_PASSES * passes
 
     def total(self, column: str) -> float:
         """Sum a column of growth over the rows in which it applies."""

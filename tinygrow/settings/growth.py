@@ -200,6 +200,12 @@ class RefinementSettings:
             "only fan_out refit chooses among them; make it 1",
         )
         one_of("metric", self.metric, ("euclidean", "fisher"))
+        require(
+            self.metric == "euclidean" or self.fan_out != "closed_form",
+            "metric",
+            self.metric,
+            "the closed form knows no other than euclidean; set fan_out to refit or scale",
+        )
         above("ridge", self.ridge, 0)
         above("damping", self.damping, 0)
         at_least("significance", self.significance, 0)

@@ -21,15 +21,20 @@ class AugmentationSettings:
 
     Attributes:
         crop_padding: pixels of reflected border of which a window of the old size is cut; 0: off.
-        flip: mirror left and right with probability 1/2.
+        flip: mirror left and right: `random`, with probability 1/2; `alternating`, half of the
+            images in every other epoch and the rest in the epochs between, so that two passes show
+            an image both ways (samples for statistics are mirrored at random); `off`.
         cutout: side, in pixels, of a square that is set to the mean; 0: off.
     """
 
     crop_padding: int = 4
-    flip: bool = True
+    flip: Literal["random", "alternating", "off"] = field(
+        default="random", metadata={"formerly": {True: "random", False: "off"}}
+    )
     cutout: int = 0
 
     def __post_init__(self) -> None:
+        one_of("flip", self.flip, ("random", "alternating", "off"))
         between("crop_padding", self.crop_padding, 0, MAX_SIDE)
         between("cutout", self.cutout, 0, MAX_SIDE)
 
@@ -51,8 +56,8 @@ class TrainingSettings:
         label_smoothing: mass moved from the true class to all classes.
         ema: decay of an exponential moving average of the weights a step; 0: off.
         precision: `float32`, `bfloat16` (autocast; statistics and line search stay float32), or
-            `auto`: bfloat16 on a GPU, float32 on a CPU, where PyTorch's bfloat16 convolutions of
-            few channels were measured to be 20 times as slow.
+            `auto`: bfloat16 on a GPU, and on a CPU where it was measured to be faster
+            (`tinygrow.training.precision`).
         augmentation: see `AugmentationSettings`.
     """
 
@@ -111,6 +116,9 @@ class FinetuneSettings:
         convergence_points: it has if the mean validation accuracy (percent) of the last window is
             at most so much above that of the window before.
         evaluate_every: epochs between two looks at the validation images; the last epoch always.
+        compile: training steps by torch.compile, once for the whole training: `off`, `on`, or
+            `auto`: on a GPU. Where nothing can be compiled, as no compiler is installed, a line
+            says so and training goes on without.
         training: the recipe.
     """
 
@@ -119,6 +127,7 @@ class FinetuneSettings:
     convergence_window: int = 25
     convergence_points: float = 0.5
     evaluate_every: int = 1
+    compile: Literal["off", "on", "auto"] = "off"
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def __post_init__(self) -> None:
@@ -127,6 +136,7 @@ class FinetuneSettings:
         at_least("convergence_window", self.convergence_window, 1)
         at_least("convergence_points", self.convergence_points, 0)
         at_least("evaluate_every", self.evaluate_every, 1)
+        one_of("compile", self.compile, ("off", "on", "auto"))
         if self.max_epochs > self.epochs:
             require(
                 self.training.schedule == "constant",

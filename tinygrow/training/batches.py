@@ -54,6 +54,8 @@ class DeviceImages:
 class TrainingStream:
     """An endless, shuffled, augmented stream: every image once before any image twice.
 
+    Where images are mirrored in alternation, each one's side in the first epoch is drawn once.
+
     Args:
         images: the training split on its device.
         augmentation: what is done to each image.
@@ -65,6 +67,12 @@ class TrainingStream:
         self.augmentation = augmentation
         self.generator = torch.Generator(images.device).manual_seed(seed)
         self._order = torch.empty(0, dtype=torch.int64, device=images.device)
+        self._epochs = 0  # shuffled so far; the order ends with the last of them
+        self._mirrored_first: torch.Tensor | None = None
+        if augmentation.flip == "alternating":
+            self._mirrored_first = torch.randint(
+                2, (len(images),), generator=self.generator, device=images.device
+            ).bool()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -81,17 +89,38 @@ class TrainingStream:
                 len(self.images), generator=self.generator, device=self.images.device
             )
             self._order = torch.cat([self._order, fresh])
+            self._epochs += 1
+        mirrored = self._mirrored(batch_size)
         chosen, self._order = self._order[:batch_size], self._order[batch_size:]
-        return augmented(self.images, chosen, self.augmentation, self.generator, part)
+        return augmented(
+            self.images, chosen, self.augmentation, self.generator, part, mirrored=mirrored
+        )
+
+    def _mirrored(self, count: int) -> torch.Tensor | None:
+        """Say which of the next `count` images alternation shows mirrored; None: chance does."""
+        if self._mirrored_first is None:
+            return None
+        waiting = len(self._order)
+        after = torch.arange(waiting - 1, waiting - 1 - count, -1, device=self.images.device)
+        epoch = self._epochs - 1 - after.div(len(self.images), rounding_mode="floor")
+        return self._mirrored_first[self._order[:count]] ^ epoch.remainder(2).bool()
 
     def state(self) -> dict[str, Any]:
         """Return the place in the stream: what `next` and `sample` give hangs on nothing else."""
-        return {"generator": self.generator.get_state(), "order": copied(self._order)}
+        return {
+            "generator": self.generator.get_state(),
+            "order": copied(self._order),
+            "epochs": self._epochs,
+            "mirrored_first": copied(self._mirrored_first),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a place in a stream over the same images."""
         self.generator.set_state(state["generator"])
         self._order = copied(state["order"]).to(self.images.device)
+        self._epochs = state["epochs"]
+        if state["mirrored_first"] is not None:
+            self._mirrored_first = copied(state["mirrored_first"]).to(self.images.device)
 
     def sample(self, count: int, batch_size: int) -> "Sample":
         """Return `count` random images (all, if fewer), augmented, in batches to be used again.
@@ -153,6 +182,8 @@ def augmented(
     settings: AugmentationSettings,
     generator: torch.Generator,
     part: slice = WHOLE,
+    *,
+    mirrored: torch.Tensor | None = None,
 ) -> Batch:
     """Cut the chosen images out of the split and augment each by itself.
 
@@ -162,6 +193,7 @@ def augmented(
         settings: what is done.
         generator: on the same device.
         part: of the chosen, those that are made; each is the same whichever they are.
+        mirrored: (B,) says which of the chosen to mirror; None: chance, unless flips are off.
     """
     drawn, chosen = len(chosen), chosen[part]
 
@@ -174,8 +206,9 @@ def augmented(
     pad = settings.crop_padding
     rows = torch.arange(height, device=source.device).expand(count, height)
     columns = torch.arange(width, device=source.device).expand(count, width)
-    if settings.flip:
-        columns = torch.where(integers(2).bool(), width - 1 - columns, columns)
+    if settings.flip != "off":
+        turn = integers(2).bool() if mirrored is None else mirrored[part, None]
+        columns = torch.where(turn, width - 1 - columns, columns)
     if pad:
         rows = _reflect(rows + integers(2 * pad + 1) - pad, height)
         columns = _reflect(columns + integers(2 * pad + 1) - pad, width)

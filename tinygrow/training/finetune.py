@@ -82,7 +82,12 @@ def finetune(
     """
     observer, keeper = observer or Observer(), keeper or Keeper()
     trainer = Trainer(
-        network, stream, settings.training, total_epochs=settings.epochs, observer=observer
+        network,
+        stream,
+        settings.training,
+        total_epochs=settings.epochs,
+        observer=observer,
+        compile=settings.compile,
     )
     rows: list[EpochRow] = []
     done: TrainingSummary | None = None  # of an epoch that is trained but not yet in the log

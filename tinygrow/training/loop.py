@@ -5,7 +5,8 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from tinygrow.observer import Observer
 from tinygrow.settings.training import TrainingSettings
 from tinygrow.state.values import copied, load_weights
 from tinygrow.training.batches import TrainingStream
+from tinygrow.training.compiled import compiled
 from tinygrow.training.optimizer import (
     Replacement,
     learning_rate,
@@ -24,6 +26,7 @@ from tinygrow.training.optimizer import (
     pad_optimizer,
 )
 from tinygrow.training.parallel import draw_apart, in_parallel, same_buffers
+from tinygrow.training.precision import is_coarse
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +68,17 @@ class Trainer:
     Several processes (`tinygrow.distributed`) take a part of each mini-batch, and move by the mean
     gradient over all of its images. The first one's state is all that is needed to go on.
 
+    `described` says in which precision the last call of `train` took its steps, and whether they
+    were compiled.
+
     Args:
         network: on the stream's device; trained in place.
         stream: endless augmented batches.
         settings: the recipe.
         total_epochs: length of the whole plan, for the schedule.
         observer: is told of every step.
+        compile: steps by torch.compile (`tinygrow.training.compiled`); not for a network that
+            grows, each width of which would be compiled by itself.
     """
 
     def __init__(
@@ -81,6 +89,7 @@ class Trainer:
         *,
         total_epochs: float,
         observer: Observer | None = None,
+        compile: Literal["off", "on", "auto"] = "off",
     ) -> None:
         self.network = network
         self.stream = stream
@@ -92,6 +101,9 @@ class Trainer:
         self.optimizer = make_optimizer(network, settings)
         self.average = copy.deepcopy(network) if settings.ema else None
         self.after_step: Callable[[], None] = lambda: None
+        self._compile = compile
+        self._called: nn.Module | None = None  # by steps: the network, or compiled from it
+        self.described = ""
         self._images_due = 0.0
         self._run: _Run | None = None
 
@@ -125,10 +137,16 @@ class Trainer:
                 " batch_size or lower processes"
             )
         self.network.train()
-        with in_parallel(self.network) as network:
+        device = self.stream.images.device
+        coarse = is_coarse(self.settings.precision, self.network, device)
+        if self._called is None:
+            self._called = compiled(self.network, device, self._compile, self.observer.say)
+        how = "as it is" if self._called is self.network else "compiled"
+        self.described = f"{'bfloat16' if coarse else 'float32'}, {how}"
+        with in_parallel(self._called) as called:
             while self._images_due > 0.5 * size:
                 rate = learning_rate(self.settings, self.epochs_seen, self.total_epochs)
-                loss, hits = self._step(network, size, rate)
+                loss, hits = self._step(called, size, rate, coarse)
                 run.learning_rate = rate
                 run.loss_sum += loss.double() * size
                 run.correct += hits
@@ -185,7 +203,7 @@ class Trainer:
             network: of the shape that the state's weights have; takes them over.
         """
         load_weights(network, state["network"])
-        self.network = network
+        self.network, self._called = network, None
         if state["average"] is not None:
             self.average = copy.deepcopy(network)
             load_weights(self.average, state["average"])
@@ -225,12 +243,8 @@ class Trainer:
         else:
             self.optimizer = make_optimizer(self.network, self.settings)
 
-    def _is_coarse(self, device: torch.device) -> bool:
-        precision = self.settings.precision
-        return precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
-
     def _step(
-        self, network: nn.Module, size: int, rate: float
+        self, network: nn.Module, size: int, rate: float, coarse: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Move once; return mean loss and hits of the batch, of all processes together."""
         together = processes()
@@ -239,9 +253,7 @@ class Trainer:
         images, labels = self.stream.next(size, together.part(size))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast(
-            images.device.type, torch.bfloat16, enabled=self._is_coarse(images.device)
-        ):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=coarse):
             logits = network(images)
         loss = F.cross_entropy(
             logits.float(), labels, label_smoothing=self.settings.label_smoothing
@@ -277,7 +289,13 @@ def _restore_torch_generators(states: dict[str, torch.Tensor], device: torch.dev
 @torch.no_grad()
 def _update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Move the average's weights by 1 - decay towards the network's; buffers are copied."""
-    for kept, current in zip(average.parameters(), network.parameters(), strict=True):
-        kept.lerp_(current, 1.0 - decay)
-    for old, new in zip(average.buffers(), network.buffers(), strict=True):
-        old.copy_(new)
+    # One call for all of them: on a GPU a step waits for the launching of many small ones.
+    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1.0 - decay)
+    buffers = zip(average.buffers(), network.buffers(), strict=True)
+    for _, pairs in groupby(sorted(buffers, key=_kind), key=_kind):
+        old, new = zip(*pairs, strict=True)
+        torch._foreach_copy_(old, new)
+
+
+def _kind(pair: tuple[torch.Tensor, torch.Tensor]) -> str:
+    return str(pair[0].dtype)

@@ -26,20 +26,30 @@ class Replacement:
 
 
 def make_optimizer(network: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """Return a fresh optimiser; vectors (biases, normalisation) get no weight decay."""
+    """Return a fresh optimiser; vectors (biases, normalisation) get no weight decay.
+
+    Its step is one call for all parameters of a group (`fused`), on the CPU as on a GPU.
+    """
     parameters = [p for p in network.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.learning_rate)
-    return torch.optim.SGD(
+        return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+    optimizer = torch.optim.SGD(
         groups,
         lr=settings.learning_rate,
         momentum=settings.momentum,
         nesterov=settings.nesterov,
+        fused=True,
     )
+    if settings.momentum:
+        # Zeros are what the first step would make. The fused step cannot make them for some
+        # parameters of a group alone, such as those that a first loss did not hang on.
+        for parameter in parameters:
+            optimizer.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
+    return optimizer
 
 
 def pad_optimizer(optimizer: torch.optim.Optimizer, replacements: Iterable[Replacement]) -> None:
@@ -53,7 +63,7 @@ def pad_optimizer(optimizer: torch.optim.Optimizer, replacements: Iterable[Repla
             continue
         for key, value in state.items():
             if isinstance(value, torch.Tensor) and value.shape == old.shape:
-                padded = torch.zeros_like(r.new)
+                padded = torch.zeros_like(r.new)  # in its layout, as the fused step needs
                 padded.narrow(r.dim, 0, value.shape[r.dim]).copy_(value)
                 state[key] = padded
         optimizer.state[r.new] = state
