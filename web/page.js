@@ -76,7 +76,7 @@ function draw(file, { ranked, input, milliseconds }) {
   const best = ranked[0];
   $("said").textContent = `${best.label}, ${percent(best.probability)}`;
   const threads = model.threads === 1 ? "1 thread" : `${model.threads} threads`;
-  $("time").textContent = `${milliseconds.toFixed(1)} ms in this browser, ${threads}`;
+  $("time").textContent = `The model took ${milliseconds.toFixed(1)} ms in this browser (${threads}).`;
   $("result").hidden = false;
 }
 

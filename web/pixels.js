@@ -1,4 +1,6 @@
-// From decoded pixels to a model's input, as tinygrow/data/images.py does it, to the bit.
+// From decoded pixels to a model's input, as tinygrow/data/images.py does it with Pillow: to the
+// bit, but for tall pictures, where Pillow from 13 on resizes columns first and may round to the
+// next value.
 
 const FRACTION_BITS = 22; // weights are whole numbers of 2^-22
 const HALF = 1 << (FRACTION_BITS - 1);

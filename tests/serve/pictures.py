@@ -1,6 +1,5 @@
 """Small networks and PNG images for the page."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +45,7 @@ def write_grey(path: Path) -> Path:
 
 
 def write_colour(path: Path) -> Path:
-    """Export a residual network with random weights."""
+    """Export a residual network with random weights, its logits centred to tell images apart."""
     architecture = Architecture(
         kind="resnet",
         input_shape=COLOUR,
@@ -56,6 +55,14 @@ def write_colour(path: Path) -> Path:
         middle_widths=(6, 12),
     )
     network = randomize(build_network(architecture, 0), 1)
+    samples = np.stack([np.asarray(_blocks(32, seed)) for seed in range(50, 90)])
+    pixels = torch.from_numpy(samples.transpose(0, 3, 1, 2) / 255 - 0.45).float() / 0.28
+    head = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    with torch.no_grad():
+        logits = network(pixels)
+        scale = 2 / logits.std(0)
+        head.weight *= scale[:, None]
+        head.bias.copy_(scale * (head.bias - logits.mean(0)))
     return _export(architecture, network, _card("animals", COLOUR_CLASSES, COLOUR), path)
 
 
@@ -126,13 +133,6 @@ def write_other_images(folder: Path) -> list[Path]:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
     _blocks(32, 7).save(folder / "profile.png", icc_profile=profile)
     return [*files, *(folder / f"{name}.png" for name in ("turned", "gamma", "profile"))]
-
-
-def png(image: Image.Image) -> bytes:
-    """Return an image as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    image.save(buffer, "png")
-    return buffer.getvalue()
 
 
 def _noise(size: int, seed: int) -> Image.Image:

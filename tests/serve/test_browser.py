@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestServer
+from PIL import Image
 
 from tests.serve import chromium, pictures
 from tests.serve.chromium import Tab
+from tests.serve.files import png
 from tinygrow.deploy.predictor import Predictor
 from tinygrow.serve.app import Service
 from tinygrow.serve.limits import Limits
@@ -68,6 +70,7 @@ async def answer(tab: Tab, file: Path) -> dict[str, float]:
         " && document.body.dataset.state === 'done' || document.body.dataset.state === 'failed'"
     )
     assert await tab.run("document.body.dataset.state") == "done", await problem(tab)
+    assert await tab.run("document.getElementById('zone').className") == ""
     rows = await tab.run(
         "[...document.querySelectorAll('#classes li')].map((row) => ({...row.dataset}))"
     )
@@ -117,8 +120,8 @@ def test_bad_files_are_told_and_the_next_good_one_is_answered(tmp_path: Path) ->
         "empty.png": (b"", "not an image that this browser can read"),
         "heavy.png": (whole + bytes(9000), "larger than 0 MiB"),
     }
-    wide = pictures.png(pictures.Image.new("L", (70, 60)))
-    bad["wide.png"] = (wide, "it has 70 × 60 pixels, more than this server's limit of 4,000")
+    wide = png(Image.new("L", (70, 60)))
+    bad["wide.png"] = (wide, "it has 70 \u00d7 60 pixels, more than this server's limit of 4,000")
 
     async def drop_all() -> None:
         async with opened(model, tmp_path / "profile", bytes=9000, pixels=4000) as tab:
@@ -157,5 +160,3 @@ def test_the_page_works_by_keyboard(tmp_path: Path) -> None:
             await tab.until("document.body.dataset.state === 'done'")
 
     asyncio.run(choose())
-
-

@@ -14,7 +14,7 @@ class Limits:
     """Bounds on memory and time, however many ask and whatever they send.
 
     Attributes:
-        bytes: of one image file, after any Content-Encoding.
+        bytes: of one image file.
         pixels: of one image. Decoding takes up to 16 bytes a pixel, in each thread that works.
         requests: for predictions at one time, those included whose image is still arriving.
         seconds: that an image may take to arrive.

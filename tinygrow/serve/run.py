@@ -7,7 +7,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from tinygrow.errors import TinygrowError
-from tinygrow.serve.app import Service
+from tinygrow.serve.app import RUNNER, Service
 
 SECONDS_TO_FINISH = 10.0
 _SIGNALS = tuple(
@@ -36,9 +36,7 @@ def serve(service: Service, host: str, port: int, *, ready: Callable[[str], None
 async def _serve(service: Service, host: str, port: int, ready: Callable[[str], None]) -> int:
     stopped: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     with_handlers = _listen(stopped)
-    runner = web.AppRunner(
-        service.application(), access_log=None, shutdown_timeout=SECONDS_TO_FINISH
-    )
+    runner = web.AppRunner(service.application(), shutdown_timeout=SECONDS_TO_FINISH, **RUNNER)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)
