@@ -57,8 +57,11 @@ def run(
         )
 
     def ready(address: str) -> None:
-        on = f"on {service.predictor.provider}"
-        say(f"{address} serves {path} {on}: a page, POST /predict, /health, /metrics")
+        page = "a page" if service.has_page else "no page (`make web` builds it)"
+        say(
+            f"{address} serves {path} on {service.predictor.provider}:"
+            f" {page}, POST /predict, /health, /metrics"
+        )
 
     status = serve(service, host, port, ready=ready)
     answers = service.metrics.answers

@@ -35,6 +35,11 @@ export class Model {
   }
 
   static async load() {
+    if (!pixelsAreFaithful()) {
+      throw new Problem(
+        "this browser alters the pixels that a page reads (a privacy setting); allow it for this page",
+      );
+    }
     const contract = await (await fetched("contract.json")).json();
     const content = await (await fetched("model.onnx")).arrayBuffer();
     // Threads share memory, which browsers grant to isolated pages alone.
@@ -76,6 +81,15 @@ export class Model {
   }
 }
 
+function pixelsAreFaithful() {
+  const context = new OffscreenCanvas(16, 16).getContext("2d", { willReadFrequently: true });
+  const image = context.createImageData(16, 16);
+  image.data.forEach((_, i) => (image.data[i] = i % 4 === 3 ? 255 : (37 * i) % 256));
+  context.putImageData(image, 0, 0);
+  const read = context.getImageData(0, 0, 16, 16).data;
+  return read.every((value, i) => value === image.data[i]);
+}
+
 async function fetched(name) {
   const response = await fetch(name);
   if (!response.ok) throw new Problem(`the server has no ${name} (HTTP ${response.status})`);
@@ -92,7 +106,6 @@ async function decode(file, limits) {
   try {
     bitmap = await createImageBitmap(file, {
       colorSpaceConversion: "none",
-      imageOrientation: "from-image",
       premultiplyAlpha: "none",
     });
   } catch {

@@ -14,6 +14,7 @@ async function start() {
     model = await Model.load();
   } catch (error) {
     document.body.dataset.state = "broken";
+    $("facts").textContent = "";
     complain(`The model could not be loaded: ${inWords(error)}.`);
     return;
   }

@@ -26,13 +26,18 @@ pytestmark = [
 
 
 @asynccontextmanager
-async def opened(model: Path, profile: Path, **limits: int) -> AsyncIterator[Tab]:
+async def opened(
+    model: Path, profile: Path, *, broken: bool = False, **limits: int
+) -> AsyncIterator[Tab]:
     """Serve a model, open its page, and wait until it is ready; no error may be left in the log."""
     service = Service(model, "cpu", limits=Limits(**limits))
+    if broken:
+        service._content = b"no model"
     async with TestServer(service.application()) as server, chromium.open_tab(profile) as tab:
         await tab.call("Page.navigate", url=str(server.make_url("/")))
         await tab.until("['ready', 'broken'].includes(document.body?.dataset.state)")
-        assert await tab.run("document.body.dataset.state") == "ready", await problem(tab)
+        state = await tab.run("document.body.dataset.state")
+        assert state == ("broken" if broken else "ready"), await problem(tab)
         yield tab
         assert complaints(tab) == []
         assert elsewhere(tab, str(server.make_url("/"))) == []
@@ -137,6 +142,17 @@ def test_bad_files_are_told_and_the_next_good_one_is_answered(tmp_path: Path) ->
                 assert await problem(tab) == ""
 
     asyncio.run(drop_all())
+
+
+def test_a_model_that_does_not_load_is_told(tmp_path: Path) -> None:
+    model = pictures.write_colour(tmp_path / "products" / "fp32.onnx")
+
+    async def look() -> None:
+        async with opened(model, tmp_path / "profile", broken=True) as tab:
+            assert (await problem(tab)).startswith("The model could not be loaded: ")
+            assert await tab.run("document.getElementById('file').disabled") is True
+
+    asyncio.run(look())
 
 
 def test_the_page_works_by_keyboard(tmp_path: Path) -> None:

@@ -70,6 +70,11 @@ class Service:
         self.metrics = Metrics(facts, self.limits.requests)
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, "predict")
 
+    @property
+    def has_page(self) -> bool:
+        """Whether the page was built before the server started."""
+        return bool(self._page)
+
     def application(self) -> web.Application:
         """Return the application, for one event loop."""
         application = web.Application(middlewares=[self._answer_errors])
