@@ -104,7 +104,8 @@ function complain(text) {
 }
 
 function inWords(error) {
-  return error instanceof Problem ? error.message : String(error?.message ?? error).split("\n")[0];
+  if (error instanceof Problem) return error.message;
+  return String(error?.message ?? error).split("\n")[0].replace(/\.+$/, "");
 }
 
 function percent(share) {
