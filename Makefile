@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo paper test test-slow check format stages lock clean
+.PHONY: help setup demo paper test test-slow check format stages lock clean web
 
 # The first Python that is new enough; `make PYTHON=...` names another.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
@@ -73,6 +73,10 @@ check: $(READY) ## Check format, lint, types, spelling.
 format: $(READY) ## Put the code into shape.
 	ruff check --fix .
 	ruff format .
+
+web: ## Build the page of `serve` (needs Node.js 18 or newer).
+	@command -v npm >/dev/null || { echo "Error: npm is not found; install Node.js" >&2; exit 1; }
+	cd web && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent build
 
 stages: ## Give the folders of experiments/ the stages of dvc.yaml.
 	for folder in experiments/*/; do cp dvc.yaml "$$folder"; done

@@ -12,6 +12,7 @@ from pipeline.commands import checked, model_argument
 from pipeline.deploying import benchmark, package, predict
 from pipeline.process import share_cores, terminate
 from pipeline.program import Program
+from pipeline.serving import serve
 from pipeline.stopping import parents
 
 EPILOG = (
@@ -245,7 +246,7 @@ def report(model: str) -> None:
     stage.run(model, observer=observer)
 
 
-for command in (predict, benchmark, package):
+for command in (predict, benchmark, package, serve):
     cli.add_command(command)
 
 

@@ -42,7 +42,7 @@ SUFFIXES = {
 }
 
 # Not all that Pillow knows: EPS, for one, would start another program on an untrusted file.
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000", "AVIF")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000", "AVIF")
 _ORIENTATION_TAG = 0x0112
 _ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -117,7 +117,7 @@ def decode_image(content: bytes, *, name: str, size: int, channels: int) -> np.n
     if not content:
         raise TinygrowError(f"{name} is empty (0 bytes); replace or delete it")
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise TinygrowError(

@@ -1,0 +1,1 @@
+"""A server for one model: an API and a page. Needs aiohttp; nothing here may import torch."""
