@@ -1,10 +1,15 @@
 """What all tests share: one thread a process, no display, GPU tests skipped with a word."""
 
 import os
+import signal
 
 # Before anything imports torch: tests run in parallel, and sums keep one order.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# Where tests run in the background, shells have Ctrl-C ignored, and so would all that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 from hypothesis import settings
