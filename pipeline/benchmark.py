@@ -56,7 +56,7 @@ def run(
     Raises:
         TinygrowError: nothing is published, or nothing of what was asked for runs.
     """
-    products = published_products(paths.model_folder(name))
+    products = published_products(paths.products_folder(name))
     threads = threads or torch.get_num_threads()
     torch.set_num_threads(threads)
     around = surroundings(threads)

@@ -24,7 +24,7 @@ def predictor(write_model: Write) -> Predictor:
 
 
 def test_contract_comes_from_the_file(predictor: Predictor) -> None:
-    assert predictor.provider == "cpu"
+    assert (predictor.provider, predictor.precision) == ("cpu", "fp32")
     assert predictor.contract.classes == ("dark", "grey", "bright")
     assert predictor.contract.shape == (3, 8, 8)
 

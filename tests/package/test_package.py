@@ -162,7 +162,9 @@ def test_nothing_published_is_one_line(workspace: Path) -> None:
     shutil.rmtree(workspace / "models" / "toy" / "products")
     result = CliRunner().invoke(cli, ["package", "toy"])
     assert result.exit_code == 1
-    assert result.stderr.startswith("Error: models/toy has no product that passed the gate")
+    assert result.stderr.startswith(
+        "Error: models/toy/products has no product that passed the gate"
+    )
     assert not (workspace / "packages").exists()
 
 

@@ -44,6 +44,7 @@ class Predictor:
 
     Attributes:
         contract: classes, shape and normalisation of the model.
+        precision: `fp32`, `fp16` or `int8`; None where the file does not say.
         provider: where the model runs, as the session says.
 
     Raises:
@@ -53,7 +54,9 @@ class Predictor:
 
     def __init__(self, path: str | Path, provider: str = "auto", *, threads: int = 0) -> None:
         self._session = open_session(Path(path), provider, threads=threads)
-        self.contract = Contract.from_metadata(self._session.get_modelmeta().custom_metadata_map)
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.contract = Contract.from_metadata(metadata)
+        self.precision: str | None = metadata.get("precision")
         self.provider = provider_of(self._session)
 
     def predict(

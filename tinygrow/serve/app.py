@@ -13,7 +13,6 @@ from typing import Any
 from aiohttp import web
 
 from tinygrow.deploy.predictor import Prediction, Predictor
-from tinygrow.deploy.published import PRECISIONS
 from tinygrow.errors import TinygrowError
 from tinygrow.serve.limits import Limits, Refused, check_pixels
 from tinygrow.serve.metrics import CONTENT_TYPE, Metrics
@@ -61,10 +60,9 @@ class Service:
             )
         self._content = model.read_bytes()
         self._page = page_files(page)
-        self.precision = precision_of(model)
         facts = {
             "model": self.predictor.contract.model,
-            "precision": self.precision or "",
+            "precision": self.predictor.precision or "",
             "provider": self.predictor.provider,
         }
         self.metrics = Metrics(facts, self.limits.requests)
@@ -94,7 +92,7 @@ class Service:
         contract = self.predictor.contract
         return {
             "model": contract.model,
-            "precision": self.precision,
+            "precision": self.predictor.precision,
             "classes": list(contract.classes),
             "input": {
                 "name": "images",
@@ -142,7 +140,7 @@ class Service:
                 "probability": found.probability,
                 "top": [{"label": label, "probability": share} for label, share in found.top],
                 "model": self.predictor.contract.model,
-                "precision": self.precision,
+                "precision": self.predictor.precision,
             }
         )
 
@@ -194,7 +192,7 @@ class Service:
             {
                 "status": "ok",
                 "model": self.predictor.contract.model,
-                "precision": self.precision,
+                "precision": self.predictor.precision,
                 "provider": self.predictor.provider,
             }
         )
@@ -250,13 +248,6 @@ class Service:
             # The client learns that it is not at fault, the operator everything.
             _LOG.exception("%s %s failed", request.method, request.path)
             return _refusal(500, "the server failed on this request; its log says why")
-
-
-def precision_of(model: Path) -> str | None:
-    """Return the precision that a product's file name says, or nothing for other names."""
-    if model.name == "model.onnx":
-        return "fp32"
-    return model.stem if model.stem in PRECISIONS else None
 
 
 def _top(query: Mapping[str, str]) -> int:
