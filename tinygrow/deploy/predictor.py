@@ -120,6 +120,10 @@ class Predictor:
                     f"an image has shape {list(source.shape)}; give {list(shape)} (C, H, W), or"
                     " (H, W) or (H, W, 3) of any size"
                 )
+            if source.size == 0:
+                raise TinygrowError(
+                    f"an image has shape {list(source.shape)}, without a pixel; leave it out"
+                )
             source = Image.fromarray(source)
         channels, height, width = shape
         if channels not in (1, 3) or height != width:
@@ -155,6 +159,8 @@ def _sources(images: Source | Iterable[Source]) -> Iterable[Source]:
         return [images]
     if isinstance(images, np.ndarray) and images.ndim < 4:
         return [images]
+    if isinstance(images, bytearray | memoryview):  # else they count as numbers
+        return [bytes(images)]
     if not isinstance(images, Iterable):
         raise TinygrowError(
             f"images is a {type(images).__name__}; give an image, or several in a list"
@@ -163,6 +169,10 @@ def _sources(images: Source | Iterable[Source]) -> Iterable[Source]:
 
 
 def _from_pillow(image: Image.Image, *, size: int, channels: int) -> NDArray[np.uint8]:
+    if 0 in image.size:  # Pillow would resize it without a word, to black
+        raise TinygrowError(
+            f"an image has {image.width} x {image.height} pixels, which is none; leave it out"
+        )
     try:
         return to_uint8(image, size=size, channels=channels)
     except (OSError, SyntaxError, ValueError) as error:  # Pillow decodes when pixels are asked for
