@@ -250,6 +250,27 @@ def test_a_bug_is_500_without_its_details(
     assert "the secret" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"nonsense\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_leaves_no_traceback(
+    model: Path, sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene(client: Client) -> None:
+        reader, writer = await asyncio.open_connection(client.host, client.port)
+        writer.write(sent)
+        assert b" 400 " in await asyncio.wait_for(reader.readline(), 60)
+        writer.close()
+        assert (await client.post("/predict", data=png(GREY))).status == 200
+
+    play(Service(model, "cpu"), scene)
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 def test_the_page_and_its_model(model: Path, tmp_path: Path) -> None:
     built = tmp_path / "page"
     built.mkdir()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from tinygrow.deploy.predictor import Prediction, Predictor
 from tinygrow.errors import TinygrowError
@@ -21,8 +22,19 @@ from tinygrow.serve.page import CONTENT_TYPES, FOLDER, HEADERS, REMEDY, page_fil
 _LOG = logging.getLogger(__name__)
 _TOP = 5
 
+
+def _own_faults(record: logging.LogRecord) -> bool:
+    """Say whether a record tells of more than a request that is no HTTP."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+# aiohttp writes a traceback for whatever does not parse; anyone who can reach the port could fill
+# the log with them. The client is told, with status 400.
+_HTTP_LOG = logging.getLogger(f"{__name__}.http")
+_HTTP_LOG.addFilter(_own_faults)
+
 # Image files are compressed already; what a compressed body grows to would be one limit more.
-RUNNER: dict[str, Any] = {"auto_decompress": False, "access_log": None}
+RUNNER: dict[str, Any] = {"auto_decompress": False, "access_log": None, "logger": _HTTP_LOG}
 
 
 class Service:
