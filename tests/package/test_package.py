@@ -87,6 +87,22 @@ def test_the_samples_answer_as_expected_without_this_package(workspace: Path) ->
         assert len(done.stdout.splitlines()) == 3
     done = python(folder, str(folder / "samples" / "2-two_2.png"))
     assert (done.returncode, done.stdout.split()[:2]) == (0, ["2-two_2.png:", "two/2"])
+    assert done.stderr == ""
+
+
+def test_the_script_tells_what_it_cannot_read_in_one_line(workspace: Path) -> None:
+    folder = pack().resolve()
+    sample = folder / "samples" / "0-zero.png"
+    (folder / "cut.png").write_bytes(sample.read_bytes()[:60])
+    (folder / "text.png").write_text("no image")
+    for name in ("gone.png", "cut.png", "text.png"):
+        done = python(folder, str(sample), str(folder / name))
+        assert (done.returncode, len(done.stdout.splitlines())) == (1, 1)
+        assert done.stderr.startswith(f"Error: {folder / name} cannot be read as an image (")
+        assert len(done.stderr.splitlines()) == 1
+    done = python(folder, "--model", "gone.onnx")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("error: gone.onnx does not exist\n")
 
 
 @pytest.mark.parametrize(("key", "value"), [("label", "zero"), ("probability", 0.1)])
