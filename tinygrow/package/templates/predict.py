@@ -9,13 +9,14 @@ import numpy as np
 import onnxruntime as ort
 from PIL import Image, ImageOps
 
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000", "AVIF")
 HERE = Path(__file__).resolve().parent
 MODELS = [HERE / f"{p}.onnx" for p in ("fp32", "fp16", "int8") if (HERE / f"{p}.onnx").exists()]
 
 
 def read(path: Path, channels: int, size: int) -> np.ndarray:
     """Return uint8 (channels, size, size): upright, on white, the central square, resized."""
-    with Image.open(path) as opened:
+    with Image.open(path, formats=FORMATS) as opened:
         opened.draft(None, (2 * size, 2 * size))
         image = ImageOps.exif_transpose(opened)
     if image.mode.startswith("I"):  # 16 bits of grey
@@ -44,10 +45,9 @@ told = json.loads((HERE / "samples" / "expected.json").read_text(encoding="utf-8
 expected, wrong = {} if options.images else told[options.model.stem], 0
 for path in options.images or [HERE / "samples" / name for name in expected]:
     try:
-        images = read(path, channels, size)[None]  # uint8, N x C x H x W
+        (logits,) = session.run(["logits"], {"images": read(path, channels, size)[None]})
     except Exception as error:  # Pillow's decoders raise anything on a damaged file
-        sys.exit(f"Error: {path} cannot be read as an image ({error})")
-    (logits,) = session.run(["logits"], {"images": images})
+        sys.exit(f"Error: {path} gets no answer ({error})")
     shares = np.exp(logits[0] - logits[0].max()) / np.exp(logits[0] - logits[0].max()).sum()
     best = np.argsort(-shares, kind="stable")[:3]
     print(f"{path.name}: " + ", ".join(f"{classes[i]} {100 * shares[i]:.1f} %" for i in best))
