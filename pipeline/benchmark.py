@@ -56,10 +56,10 @@ def run(
     Raises:
         TinygrowError: nothing is published, or nothing of what was asked for runs.
     """
-    products = published_products(paths.model_folder(name))
+    products = published_products(paths.products_folder(name))
     threads = threads or torch.get_num_threads()
     torch.set_num_threads(threads)
-    around = surroundings(threads)
+    around = surroundings(threads, _gpu())
     contract = Predictor(products[0].path, "cpu").contract
     contenders, absent = onnx_contenders(
         [(p.precision, p.path) for p in products], providers or usable_providers(), threads
@@ -90,6 +90,13 @@ def run(
         *remarks(cells, absent),
         f"written: {folder}/benchmark.json, .csv, .svg",
     ]
+
+
+def _gpu() -> str | None:
+    """Return the name of the GPU that PyTorch sees first, and the version of CUDA; or nothing."""
+    if not torch.cuda.is_available():
+        return None
+    return f"{torch.cuda.get_device_name(0)} (CUDA {torch.version.cuda})"
 
 
 def _pytorch(name: str, compiled: bool) -> list[Contender]:

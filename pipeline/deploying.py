@@ -7,6 +7,7 @@ import click
 from pipeline.commands import checked, model_argument
 from pipeline.program import expected
 from tinygrow.errors import TinygrowError
+from tinygrow.settings.check import MAX_BATCH
 
 
 @click.command()
@@ -83,7 +84,7 @@ def predict(
     "-b",
     "--batch",
     "batches",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MAX_BATCH),
     multiple=True,
     default=(1, 8, 64, 256),
     help="Images a call; may be given again.",

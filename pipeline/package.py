@@ -10,7 +10,7 @@ from pipeline import paths
 from tinygrow.benchmark.document import read_document
 from tinygrow.data.prepared import load_card, load_split
 from tinygrow.deploy.contract import Contract
-from tinygrow.deploy.published import published_products, sidecar_file
+from tinygrow.deploy.published import published_products
 from tinygrow.deploy.sessions import open_session
 from tinygrow.errors import TinygrowError
 from tinygrow.files import atomic_folder, write_bytes, write_text
@@ -64,7 +64,7 @@ def run(
     with atomic_folder(folder) as made:
         for product in card.products:
             write_bytes(made / f"{product.precision}.onnx", product.path.read_bytes())
-            verdicts = sidecar_file(product.path).read_bytes()
+            verdicts = product.sidecar_path.read_bytes()
             write_bytes(made / f"{product.precision}.json", verdicts)
         write_text(made / "README.md", cards.model_card(card))
         write_text(made / "labels.txt", labels(contract))
@@ -89,7 +89,7 @@ def run(
 
 
 def _card(name: str, licence: str) -> cards.CardData:
-    products = published_products(paths.model_folder(name))
+    products = published_products(paths.products_folder(name))
     session = open_session(products[0].path, "cpu")
     return cards.CardData(
         model=name,

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pipeline import paths
 from tinygrow.data.images import SUFFIXES
 from tinygrow.deploy.predictor import Prediction, Predictor
-from tinygrow.deploy.published import product_file, product_names
 from tinygrow.errors import TinygrowError
 from tinygrow.observer import Observer
+from tinygrow.settings.products import PRECISIONS
 
 _BATCH = 64
 
@@ -66,19 +66,19 @@ def find_model(model: str | None, precision: str = "fp32") -> Path:
     Raises:
         TinygrowError: there is none, or more than one to choose from.
     """
-    folders = [f for f in sorted(Path().glob(str(paths.model_folder("*")))) if product_names(f)]
-    names = [folder.name for folder in folders]
+    folders = sorted(Path().glob(str(paths.model_folder("*"))))
+    names = [folder.name for folder in folders if _precisions(folder.name)]
     if model is None:
-        if not folders:
+        if not names:
             raise TinygrowError(
-                f"there is no {product_file(paths.model_folder('NAME'))} in {Path.cwd()}; make one"
+                f"there is no {paths.product('NAME')} in {Path.cwd()}; make one"
                 " (`make demo`) or name an .onnx file with --model"
             )
-        if len(folders) > 1:
+        if len(names) > 1:
             raise TinygrowError(f"--model is not given; it must be one of {', '.join(names)}")
         model = names[0]
     if model in names:
-        return _product(paths.model_folder(model), precision)
+        return _product(model, precision)
     if Path(model).is_file():
         return Path(model)
     near = get_close_matches(model, names, n=1)
@@ -86,15 +86,19 @@ def find_model(model: str | None, precision: str = "fp32") -> Path:
     raise TinygrowError(f"--model is {model!r}, neither a file nor a model under models/; {remedy}")
 
 
-def _product(folder: Path, precision: str) -> Path:
-    path = product_file(folder, precision)
+def _product(name: str, precision: str) -> Path:
+    path = paths.product(name, precision)
     if not path.is_file():
         raise TinygrowError(
-            f"{path} does not exist: {precision} of {folder.name} was not published;"
-            f" {paths.validation(folder.name)} says why, and there is"
-            f" {', '.join(product_names(folder))}"
+            f"{path} does not exist: {precision} of {name} was not published;"
+            f" {paths.validation(name)} says why, and there is {', '.join(_precisions(name))}"
         )
     return path
+
+
+def _precisions(name: str) -> list[str]:
+    """Return the precisions of which there is a product, fp32 first."""
+    return [p for p in PRECISIONS if paths.product(name, p).is_file()]
 
 
 def _files(images: Iterable[str]) -> Iterator[str | TinygrowError]:

@@ -101,7 +101,7 @@ def _speed(name: str) -> dict[str, Any]:
     document = read_document(paths.benchmark(name))
     if document is None:
         return {}
-    products = published_products(paths.model_folder(name))
+    products = published_products(paths.products_folder(name))
     cells = cells_of(document, {product.precision: product.sha256 for product in products})
     return {"speed": speed_table(cells), "speed_machine": machine_line(document["machine"])}
 

@@ -14,7 +14,7 @@ CLASSES = ("dark", "grey", "bright")
 BIASES = (100.0, 0.0, -155.0)
 
 
-def make_model(contract: Contract, weight: float = 1.0) -> onnx.ModelProto:
+def make_model(contract: Contract, weight: float = 1.0, precision: str = "fp32") -> onnx.ModelProto:
     """Return a model whose logits are weight * (-m, 0, m) + BIASES for an image of mean m."""
     channels, height, width = contract.shape
     pixels = channels * height * width
@@ -40,6 +40,7 @@ def make_model(contract: Contract, weight: float = 1.0) -> onnx.ModelProto:
     metadata = dict.fromkeys(KEYS, "1")
     metadata |= {
         "model": contract.model,
+        "precision": precision,
         "classes": '["dark", "grey", "bright"]',
         "input": contract.input_json(),
     }

@@ -24,7 +24,7 @@ def predictor(write_model: Write) -> Predictor:
 
 
 def test_contract_comes_from_the_file(predictor: Predictor) -> None:
-    assert predictor.provider == "cpu"
+    assert (predictor.provider, predictor.precision) == ("cpu", "fp32")
     assert predictor.contract.classes == ("dark", "grey", "bright")
     assert predictor.contract.shape == (3, 8, 8)
 
@@ -85,6 +85,9 @@ def test_no_images(predictor: Predictor) -> None:
         (17, "an image is a int; give a path"),
         (b"no image", "image is not an image that can be read"),
         (Image.new("F", (8, 8)), "holds 32-bit values"),
+        (np.zeros((0, 5), np.uint8), r"has shape \[0, 5\], without a pixel; leave it out"),
+        (np.zeros((4, 0, 3), np.uint8), r"has shape \[4, 0, 3\], without a pixel"),
+        (Image.new("RGB", (0, 5)), "has 0 x 5 pixels, which is none"),
     ],
 )
 def test_images_it_cannot_take(predictor: Predictor, image: object, words: str) -> None:
@@ -110,6 +113,7 @@ def test_a_picture_that_turns_out_damaged_when_it_is_decoded(
         ([], {"top": 0}, "top is 0; it must be at least 1"),
         ([], {"batch_size": -1}, "batch_size is -1"),
         (None, {}, "images is a NoneType; give an image, or several in a list"),
+        (bytearray(b"no image"), {}, "image is not an image that can be read"),
     ],
 )
 def test_wrong_calls(

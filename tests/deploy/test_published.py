@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from tinygrow.deploy.published import product_names, published_products
+from tinygrow.deploy.published import published_products
 from tinygrow.errors import TinygrowError
 
 
 def write(folder: Path, precision: str, *, validated: bool = True, sha256: str = "") -> Path:
-    path = folder / "products" / f"{precision}.onnx"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{precision}.onnx"
     path.write_bytes(precision.encode())
     stated = sha256 or hashlib.sha256(path.read_bytes()).hexdigest()
-    path.with_suffix(".json").write_text(json.dumps({"validated": validated, "sha256": stated}))
+    facts = {"file": path.name, "precision": precision, "validated": validated, "sha256": stated}
+    path.with_suffix(".json").write_text(json.dumps(facts))
     return path
 
 
@@ -22,7 +22,8 @@ def test_products_come_with_their_sidecars_fp32_first(tmp_path: Path) -> None:
         write(tmp_path, precision)
     found = published_products(tmp_path)
     assert [product.precision for product in found] == ["fp32", "fp16", "int8"]
-    assert found[2].path == tmp_path / "products" / "int8.onnx"
+    assert found[2].path == tmp_path / "int8.onnx"
+    assert found[2].sidecar_path == tmp_path / "int8.json"
     assert found[2].sha256 == hashlib.sha256(b"int8").hexdigest()
 
 
@@ -30,7 +31,8 @@ def test_what_was_refused_is_not_there(tmp_path: Path) -> None:
     write(tmp_path, "fp32")
     write(tmp_path, "int8", validated=False)
     assert [product.precision for product in published_products(tmp_path)] == ["fp32"]
-    assert product_names(tmp_path) == ["fp32", "int8"]
+    write(tmp_path, "int8", validated=False).unlink()
+    assert [product.precision for product in published_products(tmp_path)] == ["fp32"]
 
 
 def test_nothing_published(tmp_path: Path) -> None:
@@ -40,11 +42,26 @@ def test_nothing_published(tmp_path: Path) -> None:
 
 def test_a_product_without_verdicts(tmp_path: Path) -> None:
     write(tmp_path, "fp32").with_suffix(".json").unlink()
-    with pytest.raises(TinygrowError, match=r"has no verdicts beside it \(fp32.json\)"):
+    with pytest.raises(TinygrowError, match=r"fp32\.onnx has no verdicts beside it"):
         published_products(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"validated": true}'])
+def test_a_product_that_is_gone(tmp_path: Path) -> None:
+    write(tmp_path, "fp32")
+    write(tmp_path, "int8").unlink()
+    with pytest.raises(TinygrowError, match=r"int8.onnx is gone, but int8.json says"):
+        published_products(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"validated": true}',
+        '{"file": "fp32.onnx", "precision": "fp8", "validated": true, "sha256": ""}',
+    ],
+)
 def test_damaged_verdicts(tmp_path: Path, text: str) -> None:
     write(tmp_path, "fp32").with_suffix(".json").write_text(text)
     with pytest.raises(TinygrowError, match="is not what the validate stage writes"):

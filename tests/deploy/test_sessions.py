@@ -207,6 +207,11 @@ def test_unknown_provider(write_model: Callable[..., Path]) -> None:
         sessions.open_session(write_model(), "gpu")
 
 
+def test_negative_threads(write_model: Callable[..., Path]) -> None:
+    with pytest.raises(TinygrowError, match=r"threads is -1; it must be 0"):
+        sessions.open_session(write_model(), "cpu", threads=-1)
+
+
 def test_missing_and_damaged_files(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "model.onnx"
     with pytest.raises(TinygrowError, match=r"model.onnx does not exist; run the export stage"):

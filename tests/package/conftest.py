@@ -13,7 +13,6 @@ from tests.report.product import CLASSES, write_pipeline
 from tinygrow.architecture import Architecture
 from tinygrow.checkpoint import save_checkpoint
 from tinygrow.deploy.contract import KEYS
-from tinygrow.deploy.published import product_file
 from tinygrow.networks.build import build_network
 
 FACTS = {
@@ -32,6 +31,7 @@ def sidecar(path: Path, precision: str) -> dict[str, Any]:
     return {
         "model": "toy",
         "precision": precision,
+        "file": path.name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "validated": True,
         "accuracy": {"pytorch": 91.67, "onnx": 91.66 if precision == "fp32" else 91.2},
@@ -46,7 +46,7 @@ def sidecar(path: Path, precision: str) -> dict[str, Any]:
 
 def publish(folder: Path, *precisions: str) -> None:
     """Turn the product of `folder` (`models/toy`) into several."""
-    model = onnx.load(product_file(folder))
+    model = onnx.load(folder / "products" / "fp32.onnx")
     for precision in precisions:
         path = folder / "products" / f"{precision}.onnx"
         path.parent.mkdir(exist_ok=True)

@@ -2,10 +2,13 @@ import csv
 import json
 from pathlib import Path
 
+import pytest
+import torch
 from click.testing import CliRunner
 
-from pipeline import paths
+from pipeline import package, paths
 from pipeline.cli import cli
+from tinygrow.observer import Observer
 
 
 def test_the_command_times_products_beside_pytorch(workspace: Path) -> None:
@@ -33,6 +36,20 @@ def test_the_command_times_products_beside_pytorch(workspace: Path) -> None:
     assert (paths.benchmark_folder("toy") / "benchmark.svg").is_file()
 
 
+def test_the_gpu_is_named(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fake of one: figures without the name of the device could be of any."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Made-up 9000")
+    arguments = ["benchmark", "toy", "-b", "1", "--runs", "5", "--no-pytorch", "--provider", "cpu"]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 0, result.output
+    told = json.loads(paths.benchmark("toy").read_text())["machine"]["gpu"]
+    assert told.startswith("Made-up 9000 (CUDA ")
+    assert f"gpu {told}" in result.stdout
+    package.run("toy", observer=Observer())
+    assert told in Path("packages/toy/README.md").read_text()
+
+
 def test_files_beside_its_output_stay(workspace: Path) -> None:
     Path("notes.txt").write_text("mine")
     arguments = ["benchmark", "toy", "-b", "1", "--runs", "5", "--no-pytorch", "--output", "."]
@@ -47,6 +64,12 @@ def test_a_provider_that_does_not_run_is_told(workspace: Path) -> None:
     result = CliRunner().invoke(cli, [*arguments, "--provider", "tensorrt", "--provider", "cpu"])
     assert result.exit_code == 0, result.output
     assert "NOT MEASURED: onnxruntime fp32 on tensorrt: provider 'tensorrt'" in result.stdout
+
+
+def test_a_batch_beyond_any_use_is_wrong_usage(workspace: Path) -> None:
+    result = CliRunner().invoke(cli, ["benchmark", "toy", "-b", "100000000"])
+    assert result.exit_code == 2
+    assert "100000000 is not in the range 1<=x<=65536" in result.stderr
 
 
 def test_nothing_left_to_measure_is_one_line(workspace: Path) -> None:

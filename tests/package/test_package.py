@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from huggingface_hub import ModelCard
+from PIL import Image
 
 from pipeline import package, paths
 from pipeline.cli import cli
@@ -87,6 +88,24 @@ def test_the_samples_answer_as_expected_without_this_package(workspace: Path) ->
         assert len(done.stdout.splitlines()) == 3
     done = python(folder, str(folder / "samples" / "2-two_2.png"))
     assert (done.returncode, done.stdout.split()[:2]) == (0, ["2-two_2.png:", "two/2"])
+    assert done.stderr == ""
+
+
+def test_the_script_tells_what_it_cannot_read_in_one_line(workspace: Path) -> None:
+    folder = pack().resolve()
+    sample = folder / "samples" / "0-zero.png"
+    (folder / "cut.png").write_bytes(sample.read_bytes()[:60])
+    (folder / "text.png").write_text("no image")
+    # Pillow starts Ghostscript for this kind; no more than in training is read.
+    Image.new("L", (8, 8)).save(folder / "program.eps")
+    for name in ("gone.png", "cut.png", "text.png", "program.eps"):
+        done = python(folder, str(sample), str(folder / name))
+        assert (done.returncode, len(done.stdout.splitlines())) == (1, 1)
+        assert done.stderr.startswith(f"Error: {folder / name} gets no answer (")
+        assert len(done.stderr.splitlines()) == 1
+    done = python(folder, "--model", "gone.onnx")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("error: gone.onnx does not exist\n")
 
 
 @pytest.mark.parametrize(("key", "value"), [("label", "zero"), ("probability", 0.1)])
@@ -162,7 +181,9 @@ def test_nothing_published_is_one_line(workspace: Path) -> None:
     shutil.rmtree(workspace / "models" / "toy" / "products")
     result = CliRunner().invoke(cli, ["package", "toy"])
     assert result.exit_code == 1
-    assert result.stderr.startswith("Error: models/toy has no product that passed the gate")
+    assert result.stderr.startswith(
+        "Error: models/toy/products has no product that passed the gate"
+    )
     assert not (workspace / "packages").exists()
 
 

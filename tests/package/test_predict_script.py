@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pipeline.closure import ROOT
-from tinygrow.data.images import read_image
+from tinygrow.data.images import FORMATS, read_image
 
 SCRIPT = ROOT / "tinygrow" / "package" / "templates" / "predict.py"
 
@@ -22,7 +22,7 @@ def read() -> Callable[..., np.ndarray]:
     tree = ast.parse(SCRIPT.read_text())
     kept = (ast.Import, ast.ImportFrom, ast.FunctionDef)
     tree.body = [node for node in tree.body if isinstance(node, kept)]
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {"FORMATS": FORMATS}
     exec(compile(tree, str(SCRIPT), "exec"), names)
     function: Callable[..., np.ndarray] = names["read"]
     return function
@@ -39,6 +39,11 @@ def test_it_is_short_and_needs_three_packages() -> None:
     }
     foreign = {name.split(".")[0] for name in imported} - set(sys.stdlib_module_names)
     assert foreign == {"numpy", "onnxruntime", "PIL"}
+
+
+def test_it_reads_the_same_formats() -> None:
+    (line,) = (x for x in SCRIPT.read_text().splitlines() if x.startswith("FORMATS = "))
+    assert ast.literal_eval(line.removeprefix("FORMATS = ")) == FORMATS
 
 
 def noise(mode: str, size: tuple[int, int] = (37, 23)) -> Image.Image:

@@ -176,6 +176,24 @@ def test_budgets_that_no_choice_keeps_make_no_product(
         quantise(onnx.load(exported), calibration, QuantizationSettings(), Observer())
 
 
+def test_a_candidate_that_does_not_run_is_one_clear_error(
+    exported: Path, calibration: Calibration
+) -> None:
+    """It opens, and fails at its first batch: no reason for a traceback, or to end the pipeline."""
+    model = onnx.load(exported)
+    shape = numpy_helper.from_array(np.array([5, 7], np.int64), "five")
+    model.graph.initializer.append(shape)
+    model.graph.node[-1].output[0] = "raw"
+    model.graph.node.append(onnx.helper.make_node("Reshape", ["raw", "five"], ["logits"], name="r"))
+    words = r"fails on the candidate for int8 \(.*Reshape.*\); leave int8 out of export"
+    with pytest.raises(TinygrowError, match=words):
+        sensitivity.logits_of(model, calibration.judged)
+    with pytest.raises(TinygrowError, match=words):
+        ranges.calibrate(
+            quantize.inferred(model), calibration.images, QuantizationSettings(), Observer()
+        )
+
+
 def test_a_budget_is_held_with_one_standard_error_to_spare() -> None:
     settings = QuantizationSettings(min_agreement=0.98, max_accuracy_loss=0.5)
 

@@ -73,6 +73,7 @@ FIGURES: dict[str, dict[str, Any]] = {
 SIDECAR = {
     "model": "toy",
     "precision": "fp32",
+    "file": "fp32.onnx",
     "sha256": "ab" * 32,
     "bytes": 21345,
     "validated": True,
@@ -98,6 +99,8 @@ SIDECAR = {
 
 REFUSED = {
     "precision": "int8",
+    "file": "int8.onnx",
+    "sha256": "cd" * 32,
     "bytes": 5432,
     "validated": False,
     "reason": "agreement: FAILED 0.970000 of the classes agree <limit 0.985>",

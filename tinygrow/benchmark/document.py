@@ -49,14 +49,19 @@ def to_document(
     }
 
 
-def surroundings(threads: int) -> dict[str, Any]:
+def surroundings(threads: int, gpu: str | None = None) -> dict[str, Any]:
     """Return what the numbers depend on; to be asked before measuring.
 
     The load is of the last minute: what else kept the machine busy.
+
+    Args:
+        threads: of the CPU.
+        gpu: its name, where there is one.
     """
     load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
     found: dict[str, Any] = {
         "processor": processor(),
+        **({"gpu": gpu} if gpu else {}),
         "system": platform.system(),
         "threads": threads,
         "load_before": load,

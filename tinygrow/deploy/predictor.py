@@ -44,6 +44,7 @@ class Predictor:
 
     Attributes:
         contract: classes, shape and normalisation of the model.
+        precision: `fp32`, `fp16` or `int8`; None where the file does not say.
         provider: where the model runs, as the session says.
 
     Raises:
@@ -53,7 +54,9 @@ class Predictor:
 
     def __init__(self, path: str | Path, provider: str = "auto", *, threads: int = 0) -> None:
         self._session = open_session(Path(path), provider, threads=threads)
-        self.contract = Contract.from_metadata(self._session.get_modelmeta().custom_metadata_map)
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.contract = Contract.from_metadata(metadata)
+        self.precision: str | None = metadata.get("precision")
         self.provider = provider_of(self._session)
 
     def predict(
@@ -117,6 +120,10 @@ class Predictor:
                     f"an image has shape {list(source.shape)}; give {list(shape)} (C, H, W), or"
                     " (H, W) or (H, W, 3) of any size"
                 )
+            if source.size == 0:
+                raise TinygrowError(
+                    f"an image has shape {list(source.shape)}, without a pixel; leave it out"
+                )
             source = Image.fromarray(source)
         channels, height, width = shape
         if channels not in (1, 3) or height != width:
@@ -152,6 +159,8 @@ def _sources(images: Source | Iterable[Source]) -> Iterable[Source]:
         return [images]
     if isinstance(images, np.ndarray) and images.ndim < 4:
         return [images]
+    if isinstance(images, bytearray | memoryview):  # else they count as numbers
+        return [bytes(images)]
     if not isinstance(images, Iterable):
         raise TinygrowError(
             f"images is a {type(images).__name__}; give an image, or several in a list"
@@ -160,6 +169,10 @@ def _sources(images: Source | Iterable[Source]) -> Iterable[Source]:
 
 
 def _from_pillow(image: Image.Image, *, size: int, channels: int) -> NDArray[np.uint8]:
+    if 0 in image.size:  # Pillow would resize it without a word, to black
+        raise TinygrowError(
+            f"an image has {image.width} x {image.height} pixels, which is none; leave it out"
+        )
     try:
         return to_uint8(image, size=size, channels=channels)
     except (OSError, SyntaxError, ValueError) as error:  # Pillow decodes when pixels are asked for

@@ -1,4 +1,4 @@
-"""Which products of a model there are to use: the one place that knows how they lie on disk."""
+"""Which products of a model there are to use, by what the verdicts beside them say."""
 
 import hashlib
 import json
@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tinygrow.errors import TinygrowError
-
-PRECISIONS = ("fp32", "fp16", "int8")
+from tinygrow.settings.products import PRECISIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,13 +16,15 @@ class Published:
     """A product that passed the gate.
 
     Attributes:
-        precision: one of `PRECISIONS`.
+        precision: `fp32`, `fp16` or `int8`.
         path: of its .onnx file.
-        sidecar: what the gate found: `sha256`, `accuracy`, `checks`, `latency` and more.
+        sidecar_path: of the verdicts.
+        sidecar: what they say: `sha256`, `accuracy`, `checks`, `latency` and more.
     """
 
     precision: str
     path: Path
+    sidecar_path: Path
     sidecar: Mapping[str, Any]
 
     @property
@@ -32,58 +33,55 @@ class Published:
         return str(self.sidecar["sha256"])
 
 
-def product_file(folder: Path, precision: str = "fp32") -> Path:
-    """Return where a product of the model in `folder` (`models/NAME`) lies, there or not."""
-    return folder / "products" / f"{precision}.onnx"
-
-
-def sidecar_file(product: Path) -> Path:
-    """Return where the verdicts on a product lie."""
-    return product.with_suffix(".json")
-
-
-def product_names(folder: Path) -> list[str]:
-    """Return the precisions of which the model in `folder` has a file, largest first."""
-    return [p for p in PRECISIONS if product_file(folder, p).is_file()]
-
-
 def published_products(folder: Path) -> tuple[Published, ...]:
-    """Return the products of the model in `folder` that passed the gate, fp32 first.
+    """Return the products in a folder that passed the gate, fp32 first.
+
+    Each sidecar names the file that it is of; no other file counts.
 
     Args:
-        folder: `models/NAME`.
+        folder: where `validate` puts products and sidecars (`models/NAME/products`).
 
     Raises:
-        TinygrowError: none is published, or a file is not the one that the gate saw.
+        TinygrowError: none is published, a file is not the one that the gate saw, or one has no
+            sidecar.
     """
-    found = [_published(product_file(folder, p), p) for p in product_names(folder)]
-    products = tuple(product for product in found if product is not None)
+    found = [_published(sidecar) for sidecar in sorted(folder.glob("*.json"))]
+    judged = {path for path, _ in found}
+    for path in sorted(folder.glob("*.onnx")):
+        if path not in judged:
+            raise TinygrowError(f"{path} has no verdicts beside it; run the validate stage")
+    products = [product for _, product in found if product is not None]
     if not products:
         raise TinygrowError(
-            f"{folder} has no product that passed the gate; run dvc repro, and see"
-            f" metrics/{folder.name}/validate.json for the reason"
+            f"{folder} has no product that passed the gate; run dvc repro, and see the sidecars"
+            " there (.json) for the reason"
         )
-    return products
+    order: tuple[str, ...] = PRECISIONS
+    return tuple(sorted(products, key=lambda product: order.index(product.precision)))
 
 
-def _published(path: Path, precision: str) -> Published | None:
-    sidecar = sidecar_file(path)
+def _published(sidecar: Path) -> tuple[Path, Published | None]:
+    """Return the file that a sidecar is of, and the product if it is one."""
     try:
         facts = json.loads(sidecar.read_text(encoding="utf-8"))
-        validated, stated = bool(facts["validated"]), str(facts["sha256"])
-    except FileNotFoundError as error:
-        raise TinygrowError(
-            f"{path} has no verdicts beside it ({sidecar.name}); run the validate stage"
-        ) from error
+        path = sidecar.with_name(str(facts["file"]))
+        validated, stated, precision = facts["validated"], facts["sha256"], facts["precision"]
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision is {precision!r}")
     except (ValueError, KeyError, TypeError) as error:
         raise TinygrowError(
             f"{sidecar} is not what the validate stage writes ({error!r}); run that stage again"
         ) from error
     if not validated:
-        return None
+        return path, None
+    if not path.is_file():
+        raise TinygrowError(
+            f"{path} is gone, but {sidecar.name} says that it is published; run the"
+            " validate stage again"
+        )
     if hashlib.sha256(path.read_bytes()).hexdigest() != stated:
         raise TinygrowError(
             f"{path} is not the file that the gate saw: its SHA-256 is not that of"
             f" {sidecar.name}; run the validate stage again"
         )
-    return Published(precision=precision, path=path, sidecar=facts)
+    return path, Published(precision=precision, path=path, sidecar_path=sidecar, sidecar=facts)

@@ -93,7 +93,8 @@ def open_session(
         gpu: further options.
 
     Raises:
-        TinygrowError: the model is missing or damaged, or the provider does not run it.
+        TinygrowError: the model is missing or damaged, the provider does not run it, or `threads`
+            is negative.
     """
     options = gpu or GpuOptions()
     options = replace(options, exact=options.exact or exact)
@@ -101,6 +102,8 @@ def open_session(
         raise TinygrowError(
             f"provider is {provider!r}; it must be one of auto, {', '.join(PROVIDERS)}"
         )
+    if threads < 0:
+        raise TinygrowError(f"threads is {threads}; it must be 0 (as many as cores) or more")
     if isinstance(model, Path) and not model.is_file():
         raise TinygrowError(f"{model} does not exist; run the export stage or name another file")
     if provider == "auto":

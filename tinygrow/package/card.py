@@ -18,7 +18,7 @@ _KINDS = {
     "fp16": "float16 inside, float32 logits",
     "int8": "8-bit integers inside, float32 logits",
 }
-_MACHINE = ("processor", "threads", "load_before", "onnxruntime-gpu", "onnxruntime", "torch")
+_MACHINE = ("processor", "gpu", "threads", "load_before", "onnxruntime-gpu", "onnxruntime", "torch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import onnxruntime
 
+from tinygrow.deploy.sessions import first_line
+from tinygrow.errors import TinygrowError
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
@@ -23,6 +26,28 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+@contextmanager
+def failures_of(product: str) -> Iterator[None]:
+    """Turn what ONNX Runtime raises as it runs a candidate into a reason not to make it.
+
+    Args:
+        product: its precision.
+
+    Raises:
+        TinygrowError: the block raised something else.
+    """
+    try:
+        yield
+    except TinygrowError:
+        raise
+    # The runtime's exceptions share no base class.
+    except Exception as error:
+        raise TinygrowError(
+            f"ONNX Runtime fails on the candidate for {product} ({first_line(error)}); leave"
+            f" {product} out of export.precisions"
+        ) from error
 
 
 @contextmanager

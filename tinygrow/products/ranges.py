@@ -11,7 +11,7 @@ from tinygrow.deploy.contract import INPUT
 from tinygrow.deploy.sessions import open_session
 from tinygrow.errors import TinygrowError
 from tinygrow.observer import Observer
-from tinygrow.products.quiet import onnxruntime_tools
+from tinygrow.products.quiet import failures_of, onnxruntime_tools
 from tinygrow.settings.products import QuantizationSettings
 
 Range = tuple[float, float]
@@ -42,7 +42,7 @@ def calibrate(
         observer: told of the progress.
 
     Raises:
-        TinygrowError: an activation is not finite.
+        TinygrowError: an activation is not finite, or the model does not run.
     """
     names = _activations(model)
     session = open_session(_exposed(model, names), "cpu", threads=1)
@@ -88,7 +88,9 @@ def _batches(
     with observer.work("calibration", len(images), "images"):
         for start in range(0, len(images), _BATCH):
             batch = np.ascontiguousarray(images[start : start + _BATCH])
-            yield from zip(names, session.run(names, {INPUT: batch}), strict=True)
+            with failures_of("int8"):
+                found = session.run(names, {INPUT: batch})
+            yield from zip(names, found, strict=True)
             observer.advance(len(batch))
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from tinygrow.deploy.predictor import Prediction, Predictor
-from tinygrow.deploy.published import PRECISIONS
 from tinygrow.errors import TinygrowError
 from tinygrow.serve.limits import Limits, Refused, check_pixels
 from tinygrow.serve.metrics import CONTENT_TYPE, Metrics
@@ -22,8 +22,19 @@ from tinygrow.serve.page import CONTENT_TYPES, FOLDER, HEADERS, REMEDY, page_fil
 _LOG = logging.getLogger(__name__)
 _TOP = 5
 
+
+def _own_faults(record: logging.LogRecord) -> bool:
+    """Say whether a record tells of more than a request that is no HTTP."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+# aiohttp writes a traceback for whatever does not parse; anyone who can reach the port could fill
+# the log with them. The client is told, with status 400.
+_HTTP_LOG = logging.getLogger(f"{__name__}.http")
+_HTTP_LOG.addFilter(_own_faults)
+
 # Image files are compressed already; what a compressed body grows to would be one limit more.
-RUNNER: dict[str, Any] = {"auto_decompress": False, "access_log": None}
+RUNNER: dict[str, Any] = {"auto_decompress": False, "access_log": None, "logger": _HTTP_LOG}
 
 
 class Service:
@@ -61,10 +72,9 @@ class Service:
             )
         self._content = model.read_bytes()
         self._page = page_files(page)
-        self.precision = precision_of(model)
         facts = {
             "model": self.predictor.contract.model,
-            "precision": self.precision or "",
+            "precision": self.predictor.precision or "",
             "provider": self.predictor.provider,
         }
         self.metrics = Metrics(facts, self.limits.requests)
@@ -94,7 +104,7 @@ class Service:
         contract = self.predictor.contract
         return {
             "model": contract.model,
-            "precision": self.precision,
+            "precision": self.predictor.precision,
             "classes": list(contract.classes),
             "input": {
                 "name": "images",
@@ -142,7 +152,7 @@ class Service:
                 "probability": found.probability,
                 "top": [{"label": label, "probability": share} for label, share in found.top],
                 "model": self.predictor.contract.model,
-                "precision": self.precision,
+                "precision": self.predictor.precision,
             }
         )
 
@@ -194,7 +204,7 @@ class Service:
             {
                 "status": "ok",
                 "model": self.predictor.contract.model,
-                "precision": self.precision,
+                "precision": self.predictor.precision,
                 "provider": self.predictor.provider,
             }
         )
@@ -250,13 +260,6 @@ class Service:
             # The client learns that it is not at fault, the operator everything.
             _LOG.exception("%s %s failed", request.method, request.path)
             return _refusal(500, "the server failed on this request; its log says why")
-
-
-def precision_of(model: Path) -> str | None:
-    """Return the precision that a product's file name says, or nothing for other names."""
-    if model.name == "model.onnx":
-        return "fp32"
-    return model.stem if model.stem in PRECISIONS else None
 
 
 def _top(query: Mapping[str, str]) -> int:
