@@ -1,7 +1,8 @@
 """What comparisons of whole runs share: a random part of a data set, and one setup a folder."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -88,6 +89,37 @@ def load_images(path: Path, counts: Counts, device: torch.device) -> Images:
 
 def _cut(split: Split, begin: int, end: int) -> Split:
     return Split(split.images[begin:end], split.labels[begin:end])
+
+
+def make_runs(
+    out: Path,
+    names: Iterable[str],
+    seeds: Iterable[int],
+    setup: Counts,
+    data: Path,
+    device: torch.device,
+    run: Callable[[str, int, Images], dict[str, Any]],
+) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """Make what runs are missing, each a file `<name>-s<seed>.json`; yield their records.
+
+    Args:
+        out: folder of the runs; made where it is not there.
+        names: of what is compared.
+        seeds: every name is run with each of them, seed after seed.
+        setup: what all runs share.
+        data: as for `load_images`.
+        device: where they are made.
+        run: makes one, of a name and a seed; returns its record as plain values.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    check_setup(out, setup, data)
+    images = load_images(data, setup, device)
+    for seed, name in product(seeds, list(names)):
+        path = out / f"{name}-s{seed}.json"
+        if not path.is_file():
+            record = run(name, seed, images)
+            write_json(path, record)
+            yield name, seed, record
 
 
 def check_setup(out: Path, setup: Any, data: Path) -> None:

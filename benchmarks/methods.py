@@ -18,18 +18,16 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.images import Images, check_setup, load_images
+from benchmarks.images import Images, make_runs
 from benchmarks.methods_report import write_report
 from benchmarks.timing import surroundings
 from tinygrow.architecture import final_architecture, seed_architecture
 from tinygrow.errors import TinygrowError
-from tinygrow.files import write_json
 from tinygrow.growth.grow import grow
 from tinygrow.networks.build import build_network
 from tinygrow.networks.cost import count_multiply_adds, count_parameters
@@ -218,15 +216,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"there is no variant {unknown[0]}; there are {', '.join(known)}")
         for name in chosen:
             overridden(setup.growth, known[name])  # before hours of work
-        options.out.mkdir(parents=True, exist_ok=True)
-        check_setup(options.out, setup, options.data)
-        images = load_images(options.data, setup, pick_device(options.device))
-        for seed, variant in product(options.seeds, chosen):
-            path = options.out / f"{variant}-s{seed}.json"
-            if path.is_file():
-                continue
-            record = one_run(variant, known[variant], seed, images, setup)
-            write_json(path, record)
+        device = pick_device(options.device)
+        for variant, seed, record in make_runs(
+            options.out,
+            chosen,
+            options.seeds,
+            setup,
+            options.data,
+            device,
+            lambda name, seed, images: one_run(name, known[name], seed, images, setup),
+        ):
             print(
                 f"{variant} seed {seed}: validation {record['validation_accuracy']:.2f} %,"
                 f" {record['parameters']:,} parameters, {record['seconds']:.0f} s",

@@ -19,13 +19,12 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.images import Images, check_setup, load_images
+from benchmarks.images import Images, make_runs
 from benchmarks.schedules_plans import PLANS, Plan, Setup
 from benchmarks.schedules_report import write_report
 from benchmarks.timing import surroundings
@@ -33,7 +32,6 @@ from tinygrow.architecture import Architecture, final_architecture, seed_archite
 from tinygrow.checkpoint import Checkpoint
 from tinygrow.data.prepared import DataCard
 from tinygrow.errors import TinygrowError
-from tinygrow.files import write_json
 from tinygrow.growth.grow import grow
 from tinygrow.growth.spent import Spent, growth_spent, training_spent
 from tinygrow.networks.build import build_network
@@ -158,15 +156,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name, plan in PLANS.items()
             if (plan.group in options.group if options.group else plan.group != "recipe")
         ]
-        options.out.mkdir(parents=True, exist_ok=True)
-        check_setup(options.out, setup, options.data)
-        images = load_images(options.data, setup, pick_device(options.device))
-        for seed, name in product(options.seeds, chosen):
-            path = options.out / f"{name}-s{seed}.json"
-            if path.is_file():
-                continue
-            record = one_run(name, PLANS[name], seed, images, setup)
-            write_json(path, record)
+        device = pick_device(options.device)
+        for name, seed, record in make_runs(
+            options.out,
+            chosen,
+            options.seeds,
+            setup,
+            options.data,
+            device,
+            lambda name, seed, images: one_run(name, PLANS[name], seed, images, setup),
+        ):
             print(
                 f"{name} seed {seed}: validation {record['validation_accuracy']:.2f} %,"
                 f" {record['total_spent']:.3g} multiply-adds, {record['seconds']:.0f} s",

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from benchmarks import methods
 from benchmarks.methods_report import LABELS, collect, differences, interval, mean_points
@@ -27,20 +26,6 @@ SMALL = methods.Setup(
     growth=quick_settings(batch_growth="constant"),
     further_epochs=1,
 )
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    generator = torch.Generator().manual_seed(0)
-    stored = {
-        name: (
-            torch.randint(256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8),
-            torch.arange(count) % 3,
-        )
-        for name, count in (("train", 150), ("test", 20))
-    }
-    torch.save(stored, tmp_path / "images.pt")
-    return tmp_path / "images.pt"
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks import schedules, schedules_report
+from benchmarks.images import load_images
 from benchmarks.schedules_plans import EPOCHS, PLANS, SITES, Plan, Setup
 from tests.growth.scenes import quick_settings, resnet
 from tinygrow.architecture import final_architecture, seed_architecture
@@ -54,20 +55,6 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedules, "Setup", lambda: SMALL)
     monkeypatch.setattr(schedules, "PLANS", FEW)
     monkeypatch.setattr(schedules_report, "PLANS", FEW)
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    generator = torch.Generator().manual_seed(0)
-    stored = {
-        name: (
-            torch.randint(256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8),
-            torch.arange(count) % 3,
-        )
-        for name, count in (("train", 150), ("test", 20))
-    }
-    torch.save(stored, tmp_path / "images.pt")
-    return tmp_path / "images.pt"
 
 
 @pytest.fixture
@@ -123,7 +110,7 @@ def test_plans_are_compared_by_what_they_cost(
 
 def test_latency_is_that_of_the_exported_file(data: Path) -> None:
     network = resnet()[0]
-    card = schedules.load_images(data, SMALL, torch.device("cpu")).card
+    card = load_images(data, SMALL, torch.device("cpu")).card
     found = schedules.latency_of(network, resnet()[1], card, "small", 0.05)
     assert set(found) == {"1", "64"} and 0 < found["1"] < found["64"]
 
