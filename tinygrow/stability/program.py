@@ -288,8 +288,10 @@ class _Reader:
             self.names[node] = made
             return
         if isinstance(made, Convolution | Linear) and self.calls[made.name] > 1:
-            here = {"name": self._free_name(node), "inputs": inputs, "shape": shape}
-            made = Unsupported(**here, reason="a layer that is used more than once")
+            reason = "a layer that is used more than once"
+            made = Unsupported(
+                name=self._free_name(node), inputs=inputs, shape=shape, reason=reason
+            )
         self.nodes[made.name] = made
         self.names[node] = made.name
 
@@ -355,7 +357,8 @@ class _Reader:
         if "mul" in name_of(node):
             return ScaleAndShift(**here, weight=constant, bias=torch.zeros_like(constant))
         attribute = next(self.constants[n] for n in node.all_input_nodes if n in self.constants)
-        here["name"] = attribute.rpartition(".")[0] or here["name"]
+        path = attribute.rpartition(".")[0]
+        here["name"] = path if path and path not in self.nodes else here["name"]
         return ScaleAndShift(**here, weight=torch.ones_like(constant), bias=constant)
 
     def _constant(self, node: fx.Node) -> torch.Tensor:
