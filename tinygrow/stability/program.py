@@ -20,6 +20,7 @@ from tinygrow.growth.operations import call_pooling, module_pooling, name_of
 from tinygrow.growth.pooling import Pooling
 from tinygrow.networks.tracing import Values, first_line, trace
 from tinygrow.products.export import normalization
+from tinygrow.stability.rounding import up
 
 Shape = tuple[int, ...]
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -203,15 +204,14 @@ def input_box(card: DataCard) -> Input:
     scale, shift = (torch.from_numpy(v).flatten() for v in normalization(card))
     exact = 255.0 * scale.double() + shift.double()  # of 56 bits at most: rounded once
     once, twice = exact.float().double(), (255.0 * scale + shift).double()
-    ends = torch.stack([exact, once, twice])
-    away = torch.full_like(exact, torch.inf)
+    ends = torch.stack([up(exact), once, twice])
     return Input(
         name="images",
         shape=card.shape,
         scale=scale,
         shift=shift,
         lower=shift.double(),
-        upper=torch.nextafter(ends.amax(0), away),
+        upper=ends.amax(0),
     )
 
 

@@ -8,6 +8,7 @@ import torch
 
 from tinygrow.observer import Observer
 from tinygrow.settings.compress import StabilitySettings
+from tinygrow.stability.exact import exact_bounds
 from tinygrow.stability.found import Stability
 from tinygrow.stability.interval import interval_bounds
 from tinygrow.stability.ledger import Ledger
@@ -37,6 +38,11 @@ def find_stable(
         ledger = Ledger(program, bounds)
         for layer in ledger.layers:
             ledger.settle_node(layer, bounds[layer.name], "interval")
+    if settings.exact:
+        with clock.rung("exact"):
+            exact = exact_bounds(program)
+            for name in (name for name in ledger.width if name in exact):
+                ledger.settle(name, *exact[name], "exact")
     with clock.rung("data"):
         look_at_data(ledger, images[: settings.data_images])
     with clock.rung("pgd"):
