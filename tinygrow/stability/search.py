@@ -14,6 +14,7 @@ from tinygrow.stability.interval import interval_bounds
 from tinygrow.stability.ledger import Ledger
 from tinygrow.stability.program import Program
 from tinygrow.stability.refute import look_at_data, search
+from tinygrow.stability.tighten import Tightened, tighten
 
 
 def find_stable(
@@ -47,11 +48,18 @@ def find_stable(
         look_at_data(ledger, images[: settings.data_images])
     with clock.rung("pgd"):
         search(ledger, settings.pgd_steps, settings.pgd_starts)
+    tightened = Tightened(bounds, (), {}, ())
+    if settings.bounds == "crown" and ledger.any_open():
+        with clock.rung("crown"):
+            tightened = tighten(ledger)
+        notes += tightened.notes
     return Stability(
         layers=tuple(ledger.layer(name) for name in ledger.width),
         seconds=clock.seconds,
         notes=tuple(notes),
         witnesses=ledger.witnesses(),
+        lines=tightened.lines,
+        slopes=tightened.slopes,
     )
 
 
