@@ -34,16 +34,16 @@ def run(
     Args:
         name: of a block under `models` in `params.yaml`.
         observer: told of progress.
-        checkpoint: another one than the fine-tuned, such as a snapshot of growth.
+        checkpoint: another one than the compressed, such as a snapshot of growth.
         output: where its file goes, in fp32 alone; figures are then not written.
     """
     values = parameters.read()
     settings = values.section(name, "export", ExportSettings)
     data = paths.prepared(values.value(name, "data"))
     seed = values.value(name, "seed")
-    source = load_checkpoint(checkpoint or paths.finetuned(name))
+    source = load_checkpoint(checkpoint or paths.compressed(name))
     card = load_card(data)
-    require_fit(source, card, checkpoint or paths.finetuned(name))
+    require_fit(source, card, checkpoint or paths.compressed(name))
     test = load_split(data, "test")
 
     folded = fold_batch_norm(source.network)

@@ -106,13 +106,14 @@ def edited(network: nn.Module, edits: Sequence[Edit]) -> nn.Module:
     """
     if not edits:
         return network
-    graph = trace(network).graph
+    module = fx.GraphModule(network, trace(network).graph, class_name="Compressed")
     for edit in edits:
-        _EDITS[edit["op"]](network, graph, edit)
-        graph.eliminate_dead_code()
-    graph.lint()
-    # As a plain module it is copied and saved like any other.
-    return fx.GraphModule(network, graph, class_name="Compressed")
+        _EDITS[edit["op"]](module, module.graph, edit)
+        module.graph.eliminate_dead_code()
+    module.graph.lint()
+    module.delete_all_unused_submodules()
+    module.recompile()
+    return module
 
 
 def call_of(graph: fx.Graph, path: str) -> fx.Node:

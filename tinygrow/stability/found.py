@@ -10,41 +10,59 @@ Kind = Literal["inactive", "active"]
 Method = Literal["interval", "exact", "crown", "milp"]
 
 
+@dataclass(frozen=True, slots=True)
+class Slopes:
+    """The lines that stand for a ReLU, number by number; any slopes are sound.
+
+    Attributes:
+        rising: float32, flat, of the lines above the ReLU.
+        resting: float32, flat, of the lines below it.
+    """
+
+    rising: torch.Tensor
+    resting: torch.Tensor
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A linear bound on the pre-activation of one unit at one position, and what proves it.
+    """A linear bound on one pre-activation, found backwards through the program (CROWN).
 
     For every normalised image x of the domain, with all numbers as they are and real arithmetic,
-    y <= coefficients . x + constant (`upper`) or y >= ... (`lower`). To check it, start with
-    coefficient 1 on the unit and go backwards through the program. An affine operation turns
-    coefficients on what it gives into coefficients on what it reads, plus a constant. A ReLU with
-    pre-activation z in [l, u] and shipped slope d is replaced by d z + t, where any d is sound
-    with t = max of relu(z) - d z over l, u (coefficient on the ReLU positive, and upper bound), or
-    its minimum over l, u and, where l < 0 < u, 0 (coefficient negative); for `lower` the two change
-    places. A maximum pooling ends the way: its upper or lower interval bound joins the constant.
-    l and u are interval bounds, tightened by the lines of earlier layers in `Stability.lines`.
-    The bound is then the greatest (least) value of the line on the box of the input.
+    y <= coefficients . x + constant (`upper`), or y >= the same (`lower`).
+
+    To check lines, take them in their order, with bounds [l, u] of every number that start as its
+    interval bounds. Each begins with coefficient 1 on its own number and runs backwards to the
+    image. For `upper`, with -1 and at last the opposite for `lower`:
+
+    - an affine operation turns coefficients on what it gives into ones on what it reads, and its
+      bias into a constant; a sum hands them to both; what is read twice collects both;
+    - a ReLU that reads z in [l, u] becomes d z + t. Where the coefficient is positive, d is the
+      rising slope and t = max(relu(l) - d l, relu(u) - d u); where it is negative, d is the resting
+      slope and t the smaller of the two, and of 0 where l < 0 < u. Both are sound for any d;
+    - anything else (a maximum pooling, what is not supported) ends the way: a positive coefficient
+      times its upper interval bound, a negative one times the lower, joins the constant.
+
+    The greatest value on the box of the image bounds y, and tightens [l, u] of that number for the
+    lines behind it. A unit is proved inactive where u <= 0 at all positions, active where l >= 0.
 
     Attributes:
         layer: the node whose output it bounds: a layer's module path, or the name of a sum.
         unit: channel or unit.
         position: flat index into the map of the channel; 0 for a dense layer.
         side: which bound it is.
-        slopes: for each ReLU on the way, by the name of the node it reads, float32, flat: the
-            slope of each of its numbers.
-        coefficients: on the normalised image, float64, flat (C H W).
-        constant: float64, with all rounding of the search added outward.
         bound: of the line on the box, outward.
+        constant: with all rounding of the search added outward.
+        coefficients: on the normalised image, float64, flat (C H W); None for lines that only
+            tighten bounds for others, and where they would take too much room.
     """
 
     layer: str
     unit: int
     position: int
     side: Literal["upper", "lower"]
-    slopes: Mapping[str, torch.Tensor]
-    coefficients: torch.Tensor
-    constant: float
     bound: float
+    constant: float
+    coefficients: torch.Tensor | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +157,7 @@ class Stability:
         witnesses: of all that was refuted.
         lines: the linear bounds behind proofs of method `crown`, and those that they lean on, in
             the order in which they may be checked.
+        slopes: of the ReLUs for all of the lines, by the name of the node that the ReLU reads.
     """
 
     layers: tuple[LayerStability, ...]
@@ -146,6 +165,7 @@ class Stability:
     notes: tuple[str, ...]
     witnesses: Witnesses
     lines: tuple[Line, ...] = ()
+    slopes: Mapping[str, Slopes] = field(default_factory=dict)
 
     def __getitem__(self, layer: str) -> LayerStability:
         """Return the findings of a layer."""

@@ -107,8 +107,9 @@ def _bounds(node: Node, read: list[Bounds]) -> Bounds:
 
 
 def _affine(node: Affine, read: Bounds) -> Bounds:
-    if not (read.magnitude.isfinite().all() and read.drift.isfinite().all()):
-        return _unbounded_affine(node, read)
+    endless = ~(read.magnitude.isfinite() & read.drift.isfinite())
+    if endless.any():
+        return _partly_endless(node, read, endless)
     centre = (read.lower + read.upper) / 2
     radius = up(torch.maximum(read.upper - centre, centre - read.lower)).clamp(min=0)
     radius = torch.where(read.lower == read.upper, torch.zeros_like(radius), radius)
@@ -131,18 +132,14 @@ def _affine(node: Affine, read: Bounds) -> Bounds:
     )
 
 
-def _unbounded_affine(node: Affine, read: Bounds) -> Bounds:
-    """Return the bias of channels that read nothing, and no bounds of the others."""
-    weights = linear_map(node, torch.float64, absolute=True)(torch.ones_like(read.lower)[None])[0]
-    bias = offset(node, torch.float64).expand_as(weights)
-    endless = torch.full_like(weights, torch.inf)
-    free = weights == 0
-    return Bounds(
-        torch.where(free, bias, -endless),
-        torch.where(free, bias, endless),
-        torch.where(free, torch.zeros_like(bias), endless),
-        torch.where(free, bias.abs(), endless),
-    )
+def _partly_endless(node: Affine, read: Bounds, endless: torch.Tensor) -> Bounds:
+    """Bound what reads none of the numbers that have no bounds, and leave the rest endless."""
+    rest = (v.masked_fill(endless, 0) for v in (read.lower, read.upper, read.drift, read.size))
+    found = _affine(node, Bounds(*rest))
+    touched = linear_map(node, torch.float64, absolute=True)(endless.double()[None])[0] > 0
+    ends = (found.lower, -torch.inf), (found.upper, torch.inf)
+    others = (found.drift, torch.inf), (found.size, torch.inf)
+    return Bounds(*(v.masked_fill(touched, end) for v, end in (*ends, *others)))
 
 
 def _relu(read: Bounds) -> Bounds:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, TypeGuard, TypeVar
 
+import numpy as np
 import torch
 from torch import fx, nn
 
@@ -19,6 +20,7 @@ from tinygrow.growth.operations import call_pooling, module_pooling, name_of
 from tinygrow.growth.pooling import Pooling
 from tinygrow.networks.tracing import Values, first_line, trace
 from tinygrow.products.export import normalization
+from tinygrow.stability.rounding import up
 
 Shape = tuple[int, ...]
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -202,15 +204,14 @@ def input_box(card: DataCard) -> Input:
     scale, shift = (torch.from_numpy(v).flatten() for v in normalization(card))
     exact = 255.0 * scale.double() + shift.double()  # of 56 bits at most: rounded once
     once, twice = exact.float().double(), (255.0 * scale + shift).double()
-    ends = torch.stack([exact, once, twice])
-    away = torch.full_like(exact, torch.inf)
+    ends = torch.stack([up(exact), once, twice])
     return Input(
         name="images",
         shape=card.shape,
         scale=scale,
         shift=shift,
         lower=shift.double(),
-        upper=torch.nextafter(ends.amax(0), away),
+        upper=ends.amax(0),
     )
 
 
@@ -351,7 +352,7 @@ class _Reader:
 
     def _affine(self, node: fx.Node, constant: torch.Tensor, here: dict[str, Any]) -> Node:
         """Return the half of a `ScaleAndShift` that is a product, or the one that is a sum."""
-        if torch.broadcast_shapes(constant.shape, (1, *here["shape"])) != (1, *here["shape"]):
+        if np.broadcast_shapes(constant.shape, (1, *here["shape"])) != (1, *here["shape"]):
             return Unsupported(**here, reason="a constant of another shape")
         constant = constant.reshape(constant.shape[constant.ndim - len(here["shape"]) :])
         if "mul" in name_of(node):

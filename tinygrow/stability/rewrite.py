@@ -6,8 +6,9 @@ because a proof says so, never because weights are small.
 """
 
 import copy
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -22,9 +23,12 @@ from tinygrow.stability.program import Convolution, Linear, Program, program_of
 from tinygrow.stability.spaces import Space, constant_values, spaces_of, unpadded
 from tinygrow.stability.steps import Rewriter, Step
 
+Action = Literal["removed", "merged", "constant", "folded"]
+
 DELETIONS = frozenset(("remove", "stream", "shortcut"))
 """Steps that leave all other weights as they are, bit by bit."""
 
+_ACTIONS: dict[str, Action] = {"constant": "constant", "merge": "merged", "fold": "folded"}
 _ROUNDS = 50
 
 
@@ -36,14 +40,16 @@ class Rewritten:
         network: float64, in evaluation mode.
         structure: of it, for its architecture; empty where nothing was done.
         steps: that led there.
-        kept: units that are left of each layer that is left, by their index before.
+        actions: what became of each unit that is gone, by layer and index before.
+        constants: what units among them always are before their ReLU, where weights alone say so.
         notes: in words, what could have gone and did not.
     """
 
     network: nn.Module
     structure: dict[str, Any]
     steps: tuple[Step, ...]
-    kept: dict[str, list[int]]
+    actions: dict[tuple[str, int], Action]
+    constants: dict[tuple[str, int], float]
     notes: tuple[str, ...]
 
 
@@ -68,7 +74,8 @@ def rewrite(
         network=rewriter.network,
         structure=rewriter.structure(),
         steps=tuple(planner.steps),
-        kept=rewriter.kept,
+        actions=planner.actions,
+        constants=planner.constants,
         notes=tuple(dict.fromkeys(planner.notes)),
     )
 
@@ -95,6 +102,8 @@ class _Planner:
         self.rewriter = Rewriter(copy.deepcopy(folded).double())
         self.steps: list[Step] = []
         self.notes: list[str] = []
+        self.actions: dict[tuple[str, int], Action] = {}
+        self.constants: dict[tuple[str, int], float] = {}
         # A unit that float32 may still show above zero is no deletion.
         self.inactive = {
             found.layer: {p.index for p in found.proved if p.kind == "inactive" and p.in_float32}
@@ -109,6 +118,11 @@ class _Planner:
         values = constant_values(
             program, network, self._places(self.inactive), self._places(self.active)
         )
+        known = {path: values[path].tolist() for path in self.rewriter.kept if path in values}
+        for path, numbers in known.items():
+            for unit, number in zip(self.rewriter.kept[path], numbers, strict=True):
+                if not math.isnan(number):
+                    self.constants.setdefault((path, unit), number)
         every = self.settings.rewrites == "all"
         if every and self._constant_network(program, values[program.nodes[-1].name]):
             return False
@@ -128,8 +142,19 @@ class _Planner:
         return len(self.steps) > before
 
     def _take(self, step: dict[str, Any]) -> None:
+        before = {(path, unit) for path, units in self.rewriter.kept.items() for unit in units}
+        layers = list(self.rewriter.kept)
         self.rewriter.apply(step)
+        kept = self.rewriter.kept
+        if step["op"] in ("shortcut", "constant_network"):
+            gone = [path for path in layers if path not in kept]
+            step = step | {"dropped": [path for path in gone if path != step["layer"]]}
+            if step["op"] == "shortcut":
+                step["dropped"].append(step["layer"])
         self.steps.append(step)
+        left = {(path, unit) for path, units in kept.items() for unit in units}
+        action = _ACTIONS.get(step["op"], "removed")
+        self.actions |= {unit: action for unit in sorted(before - left)}
 
     def _places(self, units: dict[str, set[int]]) -> dict[str, list[int]]:
         """Return where units stand by now."""
@@ -150,8 +175,7 @@ class _Planner:
             return False
         if self.rewriter.layer(last.name).in_features == 1 and len(self.rewriter.kept) == 1:
             return False
-        step = {"op": "constant_network", "layer": last.name, "logits": logits.tolist()}
-        self._take(step | {"dropped": [path for path in self.rewriter.kept if path != last.name]})
+        self._take({"op": "constant_network", "layer": last.name, "logits": logits.tolist()})
         return True
 
     def _shortcut(self, program: Program, values: dict[str, torch.Tensor]) -> bool:
@@ -167,13 +191,9 @@ class _Planner:
                 sum_of(call_of(graph, node.name), self.rewriter.network)
             except LookupError:
                 continue
-            before = list(self.rewriter.kept)
-            kind = "constant" if bool(value.any()) else "zero"
-            step = {"op": "shortcut", "layer": node.name, "kind": kind}
             # What the layer reads is always zero, or its weights are: its bias is what it gives.
-            self.rewriter.apply(step)
-            dropped = [path for path in before if path not in self.rewriter.kept]
-            self.steps.append(step | {"dropped": dropped})
+            kind = "constant" if bool(value.any()) else "zero"
+            self._take({"op": "shortcut", "layer": node.name, "kind": kind})
             return True
         return False
 

@@ -8,11 +8,13 @@ import torch
 
 from tinygrow.observer import Observer
 from tinygrow.settings.compress import StabilitySettings
+from tinygrow.stability.exact import exact_bounds
 from tinygrow.stability.found import Stability
 from tinygrow.stability.interval import interval_bounds
 from tinygrow.stability.ledger import Ledger
 from tinygrow.stability.program import Program
 from tinygrow.stability.refute import look_at_data, search
+from tinygrow.stability.tighten import Tightened, tighten
 
 
 def find_stable(
@@ -37,15 +39,27 @@ def find_stable(
         ledger = Ledger(program, bounds)
         for layer in ledger.layers:
             ledger.settle_node(layer, bounds[layer.name], "interval")
+    if settings.exact:
+        with clock.rung("exact"):
+            exact = exact_bounds(program)
+            for name in (name for name in ledger.width if name in exact):
+                ledger.settle(name, *exact[name], "exact")
     with clock.rung("data"):
         look_at_data(ledger, images[: settings.data_images])
     with clock.rung("pgd"):
         search(ledger, settings.pgd_steps, settings.pgd_starts)
+    tightened = Tightened(bounds, (), {}, ())
+    if settings.bounds == "crown" and ledger.any_open():
+        with clock.rung("crown"):
+            tightened = tighten(ledger)
+        notes += tightened.notes
     return Stability(
         layers=tuple(ledger.layer(name) for name in ledger.width),
         seconds=clock.seconds,
         notes=tuple(notes),
         witnesses=ledger.witnesses(),
+        lines=tightened.lines,
+        slopes=tightened.slopes,
     )
 
 

@@ -14,7 +14,6 @@ from torch import nn
 
 from tinygrow.growth.patches import Layer
 from tinygrow.growth.pooling import WindowPooling
-from tinygrow.networks.compressed import Shift
 from tinygrow.stability.program import (
     Add,
     AveragePool,
@@ -140,10 +139,8 @@ def constant_values(
             values[node.name] = value
         elif isinstance(node, Add) and len(read) == 2:
             values[node.name] = read[0] + read[1]
-        elif isinstance(node, ScaleAndShift) and isinstance(
-            shift := modules.get(node.name), Shift
-        ):
-            values[node.name] = read[0] + shift.bias.detach().double().flatten()
+        elif (shift := _shift(node, modules)) is not None:
+            values[node.name] = read[0] + shift.detach().double().flatten()
         elif isinstance(node, Flatten):
             values[node.name] = read[0]
         elif isinstance(node, AveragePool | MaxPool):
@@ -180,7 +177,7 @@ def _space(
         writers=writers,
         readers=tuple(read),
         read=read,
-        shifts=tuple(n.name for n in between if isinstance(modules.get(n.name), Shift)),
+        shifts=tuple(node.name for node in between if isinstance(node, ScaleAndShift)),
         blocked=blocked.get(number, ""),
         private=len(writers) == len(read) == 1 and affine,
     )
@@ -194,8 +191,18 @@ def _plain(node: Convolution | Linear, module: nn.Module | None) -> bool:
 
 def _keeps_channels(node: Node, modules: Mapping[str, nn.Module]) -> bool:
     if isinstance(node, ScaleAndShift):
-        return isinstance(modules.get(node.name), Shift)
+        return _shift(node, modules) is not None
     return isinstance(node, ReLU | Add | AveragePool | MaxPool | Flatten)
+
+
+def _shift(node: Node, modules: Mapping[str, nn.Module]) -> torch.Tensor | None:
+    """Return the constants that a node adds to its channels and a module of its name holds."""
+    if not isinstance(node, ScaleAndShift) or not bool((node.weight == 1).all()):
+        return None
+    bias = getattr(modules.get(node.name), "bias", None)
+    channels = node.shape[0]
+    right = isinstance(bias, nn.Parameter) and bias.shape == (channels, *[1] * (bias.ndim - 1))
+    return bias if right and bias.ndim == len(node.shape) else None
 
 
 def _keeps_constants(node: AveragePool | MaxPool) -> bool:

@@ -38,7 +38,7 @@ from torch import nn
 from tinygrow.errors import TinygrowError
 from tinygrow.growth.patches import Layer
 from tinygrow.growth.resize import keep_inputs, keep_outputs
-from tinygrow.networks.compressed import Shift, edited, give_bias, set_widths
+from tinygrow.networks.compressed import edited, give_bias, set_widths
 from tinygrow.stability.spaces import unpadded
 
 Step = Mapping[str, Any]
@@ -109,10 +109,11 @@ class Rewriter:
     def structure(self) -> dict[str, Any]:
         """Return what `tinygrow.networks.compressed.restructured` builds the network by."""
         now = {path: list(layer.weight.shape[:2]) for path, layer in self.layers().items()}
+        left = dict(self.network.named_parameters())
         shifts = {
-            path: len(module.bias)
-            for path, module in self.network.named_modules()
-            if isinstance(module, Shift)
+            path: len(left[f"{path}.bias"])
+            for path in (edit["layer"] for edit in self._edits if edit.get("kind") == "constant")
+            if f"{path}.bias" in left
         }
         return {
             "widths": {path: now[path] for path in now if now[path] != self._shapes[path]},
@@ -200,8 +201,8 @@ class Rewriter:
             keep_inputs(self.layer(path), left, len(old))
         for path in shifts:
             shift = self.network.get_submodule(path)
-            assert isinstance(shift, Shift)
-            shift.bias = nn.Parameter(shift.bias[left], requires_grad=False)
+            bias = shift.get_parameter("bias")
+            shift.bias = nn.Parameter(bias[left], requires_grad=False)
         for path in writers:
             if self.kept[path] != old:
                 raise ValueError(f"{path} has other units than {writers[0]}")
