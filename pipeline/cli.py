@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from pipeline.commands import checked, model_argument
-from pipeline.deploying import benchmark, package, predict
+from pipeline.deploying import benchmark, certify, package, predict
 from pipeline.process import share_cores, terminate
 from pipeline.program import Program
 from pipeline.serving import serve
@@ -261,7 +261,7 @@ def report(model: str) -> None:
     stage.run(model, observer=observer)
 
 
-for command in (predict, benchmark, package, serve):
+for command in (predict, benchmark, certify, package, serve):
     cli.add_command(command)
 
 

@@ -212,8 +212,12 @@ class _Check:
         bound, holds, contradicted = {
             "inactive": (high, high <= 0, low > 0),
             "active": (low, low >= 0, high < 0),
-            "zero": (high, low == high == 0, low > 0 or high < 0),
-            "constant": (high, low == high, False),
+            "zero": (high, max(high, -low) <= TIGHTER * size, low > 0 or high < 0),
+            "constant": (
+                high,
+                high - low <= TIGHTER * size and abs(unit.bound - high) <= TIGHTER * size,
+                False,
+            ),
         }[unit.kind]
         reason = ""
         room = abs(bound) >= drift

@@ -83,6 +83,11 @@ class Replay:
             raise Refusal(f"a step at {layer} that takes out no unit, or none that is read")
         self.network.require_present(layer, units)
         channels = self._width(layer)
+        if len(reach.writers) == 1 and not reach.shifts and "Relu" in reach.kinds:
+            low, high = self._ends_now(layer)[:, list(units)]
+            if (high <= 0).all() and np.isfinite(low).all():
+                self._cut(reach, layer, units)
+                return
         for reader, value in reach.readers:
             box = self.bounds.boxes.get(value)
             if box is None:
@@ -95,6 +100,9 @@ class Replay:
                         f"{layer}[{unit}] is not always 0 where {reader} reads it: it may lie in"
                         f" [{low:.6g}, {high:.6g}]"
                     )
+        self._cut(reach, layer, units)
+
+    def _cut(self, reach: Reach, layer: str, units: tuple[int, ...]) -> None:
         self.network.cut(reach, layer, units)
         self.acted |= {(writer, unit): "removed" for writer in reach.writers for unit in units}
 
@@ -105,7 +113,7 @@ class Replay:
         values = _numbers(step.get("values"), (len(units),), f"values of a step at {layer}")
         self.network.require_present(layer, units)
         self._averages_whole(layer, reach)
-        (reader, _), ends = reach.readers[0], self._ends(layer)
+        (reader, _), ends = reach.readers[0], self._ends_now(layer)
         if "Relu" in reach.kinds:
             ends = np.maximum(ends, 0)
         for unit, claimed in zip(units, values, strict=True):
@@ -202,7 +210,7 @@ class Replay:
     def _shortcut(self, step: Mapping[str, Any]) -> None:
         """Of a sum whose one operand is the same for every image the other is left."""
         (layer,) = names(step.get("layer"), "layer of a step")
-        operation, (lower, upper) = self.network.graph.layer(layer), self._ends(layer)
+        operation, (lower, upper) = self.network.graph.layer(layer), self._ends_now(layer)
         kept = self.network.rows(layer)
         lower, upper = lower[kept], upper[kept]
         constant = step.get("kind") == "constant"
@@ -268,6 +276,17 @@ class Replay:
             raise Refusal(f"nothing is known of the values of {layer}")
         box = self.bounds.boxes[value].channels()
         return np.stack([box.lower.min(axis=1), box.upper.max(axis=1)])
+
+    def _ends_now(self, layer: str) -> np.ndarray:
+        """Return the same, and the bias as it stands of units whose weights are all zero by now.
+
+        What they read may have been a constant, and gone into the bias.
+        """
+        ends, rows = self._ends(layer).copy(), self.network.rows(layer)
+        weight = self.network.matrix(layer)
+        silent = ~weight.reshape(len(weight), -1).any(axis=1)
+        ends[:, rows[silent]] = self.network.bias(layer)[silent]
+        return ends
 
     def _averages_whole(self, layer: str, reach: Reach) -> None:
         """Refuse pools whose padding a constant would meet."""
