@@ -22,7 +22,7 @@ from tinygrow.networks.cost import count_multiply_adds, count_parameters
 from tinygrow.products.export import normalization
 from tinygrow.settings.compress import CompressSettings
 from tinygrow.stability.compress import Compressed
-from tinygrow.stability.found import Line, Proof
+from tinygrow.stability.found import Line, Proof, Stability
 
 FORMAT = 1
 
@@ -72,7 +72,7 @@ def certificate_of(
         "versions": {package: version(package) for package in ("torch", "numpy", "onnx")},
     }
     if compressed.stability.lines:
-        value["lines"] = [_line(line) for line in compressed.stability.lines]
+        value["crown"] = _lines(compressed.stability)
     return value
 
 
@@ -149,18 +149,29 @@ def _layers(compressed: Compressed) -> list[dict[str, Any]]:
     ]
 
 
+def _lines(stability: Stability) -> dict[str, Any]:
+    """Return what proofs of method `crown` are checked by (`tinygrow.stability.found.Line`)."""
+    slopes = {
+        name: {"rising": _base64(s.rising, "<f4"), "resting": _base64(s.resting, "<f4")}
+        for name, s in stability.slopes.items()
+    }
+    return {"slopes": slopes, "lines": [_line(line) for line in stability.lines]}
+
+
 def _line(line: Line) -> dict[str, Any]:
-    return {
+    value: dict[str, Any] = {
         "layer": line.layer,
         "unit": line.unit,
         "position": line.position,
         "side": line.side,
-        "slopes": {name: _base64(values, "<f4") for name, values in line.slopes.items()},
-        "coefficients": _base64(line.coefficients, "<f8"),
-        "constant": line.constant,
         "bound": line.bound,
+        "constant": line.constant,
     }
+    if line.coefficients is not None:
+        value["coefficients"] = _base64(line.coefficients, "<f8")
+    return value
 
 
 def _base64(values: torch.Tensor, kind: str) -> str:
+    """Return numbers as text: little-endian, in the order in which they lie."""
     return base64.b64encode(values.detach().numpy().astype(kind).tobytes()).decode("ascii")

@@ -110,10 +110,11 @@ def _rewritten(
 def _same(before: nn.Module, after: nn.Module, card: DataCard) -> bool:
     generator = torch.Generator().manual_seed(0)
     images = torch.rand((_TRIED, *card.shape), generator=generator, dtype=torch.float64)
-    mean, std = (torch.tensor(v, dtype=torch.float64).reshape(-1, 1, 1) for v in (card.mean, card.std))
+    mean, std = (
+        torch.tensor(v, dtype=torch.float64).reshape(-1, 1, 1) for v in (card.mean, card.std)
+    )
     images = (images - mean) / std
     right = copy.deepcopy(before).double()(images)
     found = copy.deepcopy(after)(images)
     scale = float(right.abs().max()) or 1.0
     return bool((found - right).abs().max() <= _TOLERANCE * scale)
-

@@ -36,7 +36,8 @@ def dependent_rows(matrix: torch.Tensor, tolerance: float, largest: float) -> De
     """
     lengths = matrix.norm(dim=1)
     unit = matrix / lengths.clamp_min(torch.finfo(torch.float64).tiny)[:, None]
-    rest, basis = unit.clone(), []
+    rest = unit.clone()
+    basis: list[int] = []
     directions = unit.new_empty(0, matrix.shape[1])
     while len(basis) < len(matrix):
         outside = rest.norm(dim=1)

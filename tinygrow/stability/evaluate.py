@@ -50,3 +50,16 @@ def normalised(program: Program, images: torch.Tensor) -> torch.Tensor:
     """Return uint8 images (B, C, H, W) as the shipped graph normalises them, in float32."""
     scale, shift = (v.reshape(1, -1, 1, 1) for v in (program.input.scale, program.input.shift))
     return images.to(torch.float32) * scale + shift
+
+
+def inside(program: Program, images: torch.Tensor) -> torch.Tensor:
+    """Return float32 images moved into the domain's box."""
+    lower, upper = (v.reshape(-1, 1, 1) for v in (program.input.lower, program.input.upper))
+    ends = []
+    for end, away in ((lower, torch.inf), (upper, -torch.inf)):
+        single = end.float()
+        beyond = single.double() < end if away > 0 else single.double() > end
+        ends.append(
+            torch.where(beyond, torch.nextafter(single, torch.full_like(single, away)), single)
+        )
+    return images.clamp(*ends)

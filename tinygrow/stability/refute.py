@@ -2,7 +2,7 @@
 
 import torch
 
-from tinygrow.stability.evaluate import evaluate, normalised
+from tinygrow.stability.evaluate import evaluate, inside, normalised
 from tinygrow.stability.found import Kind
 from tinygrow.stability.ledger import Ledger
 
@@ -62,9 +62,8 @@ def search(ledger: Ledger, steps: int, starts: int, seed: int = 0) -> None:
             found = _climb(
                 ledger, layer, goals[begin : begin + per_batch], steps, starts, generator
             )
-            whole = _on_pixels(ledger, found)
-            ledger.see(whole)
-            ledger.see(found)
+            ledger.see(_on_pixels(ledger, found))
+            ledger.see(inside(ledger.program, found))
 
 
 def _climb(

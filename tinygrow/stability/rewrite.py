@@ -273,9 +273,7 @@ class _Planner:
         if not {*self.rewriter.kept[path]} <= self.active.get(path, set()):
             return False
         if second.out_features * layer.in_features > layer.weight.numel() + second.weight.numel():
-            self.notes.append(
-                f"{path}: affine, but stays: folded into {reader} it would be larger"
-            )
+            self.notes.append(f"{path}: affine, but stays: folded into {reader} it would be larger")
             return False
         self._take({"op": "fold", "layer": path, "reader": reader})
         return True

@@ -11,6 +11,7 @@ from tinygrow.settings.compress import StabilitySettings
 from tinygrow.stability.exact import exact_bounds
 from tinygrow.stability.found import Stability
 from tinygrow.stability.interval import interval_bounds
+from tinygrow.stability.isa import ask_at_once, ask_one_by_one
 from tinygrow.stability.ledger import Ledger
 from tinygrow.stability.program import Program
 from tinygrow.stability.refute import look_at_data, search
@@ -53,6 +54,10 @@ def find_stable(
         with clock.rung("crown"):
             tightened = tighten(ledger)
         notes += tightened.notes
+    if settings.milp != "off" and ledger.any_open():
+        ask = ask_at_once if settings.milp == "isa" else ask_one_by_one
+        with clock.rung("milp"):
+            notes += ask(ledger, tightened.bounds, settings.milp_seconds).notes
     return Stability(
         layers=tuple(ledger.layer(name) for name in ledger.width),
         seconds=clock.seconds,

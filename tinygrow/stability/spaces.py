@@ -167,7 +167,8 @@ def _space(
     read = {reader: source for reader, source in reads if home[source] == number}
     between = [node for node in nodes if not isinstance(node, layers)]
     affine = all(
-        isinstance(node, ReLU | Flatten) or (isinstance(node, AveragePool) and _keeps_constants(node))
+        isinstance(node, ReLU | Flatten)
+        or (isinstance(node, AveragePool) and _keeps_constants(node))
         for node in between
     )
     shape = nodes[0].shape
@@ -200,9 +201,8 @@ def _shift(node: Node, modules: Mapping[str, nn.Module]) -> torch.Tensor | None:
     if not isinstance(node, ScaleAndShift) or not bool((node.weight == 1).all()):
         return None
     bias = getattr(modules.get(node.name), "bias", None)
-    channels = node.shape[0]
-    right = isinstance(bias, nn.Parameter) and bias.shape == (channels, *[1] * (bias.ndim - 1))
-    return bias if right and bias.ndim == len(node.shape) else None
+    shape = (node.shape[0], *[1] * (len(node.shape) - 1))
+    return bias if isinstance(bias, nn.Parameter) and bias.shape == shape else None
 
 
 def _keeps_constants(node: AveragePool | MaxPool) -> bool:

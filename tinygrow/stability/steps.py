@@ -10,8 +10,8 @@ where R is dense and reads flattened maps.
   for channels that several layers write or read: rows of all writers, entries of all shifts
   (`PATH.bias`), columns of all readers.
 - `{"op": "constant", "layer": L, "reader": R, "units": [...], "values": [...]}`: what R reads of a
-  unit is always its value v: b_R += v times the sum of R's weights of it; then it goes. R's input is
-  not padded.
+  unit is always its value v: b_R += v times the sum of R's weights of it; then it goes. R's input
+  is not padded.
 - `{"op": "merge", "layer": L, "reader": R, "units": [...], "into": [j...], "coefficients":
   [[...]...]}`: of active units, unit i is the sum over j of a_ij times unit j, plus
   d_i = b_i - sum_j a_ij b_j: R's weights of j += a_ij times those of i, b_R += d_i times the sum of
@@ -163,8 +163,9 @@ class Rewriter:
         if not isinstance(layer, nn.Linear) or not isinstance(reader, nn.Linear):
             raise ValueError(f"{step['layer']} and {step['reader']} are not both dense")
         if layer.bias is not None:
-            reader = self._with_bias(step["reader"])
-            reader.bias += reader.weight @ layer.bias
+            bias = self._with_bias(step["reader"]).bias
+            assert bias is not None
+            bias += reader.weight @ layer.bias
         reader.weight = nn.Parameter(reader.weight @ layer.weight, requires_grad=False)
         reader.in_features = layer.in_features
         self._edit(step)
@@ -187,7 +188,11 @@ class Rewriter:
             del self.kept[path]
 
     def _drop(
-        self, writers: tuple[str, ...], readers: tuple[str, ...], shifts: tuple[str, ...], units: Any
+        self,
+        writers: tuple[str, ...],
+        readers: tuple[str, ...],
+        shifts: tuple[str, ...],
+        units: Any,
     ) -> None:
         """Take units out of all that writes, shifts or reads them."""
         old = self.kept[writers[0]]

@@ -89,7 +89,9 @@ def same_function(subject: Subject, before: Before) -> Check:
     for name, batches in _inputs(subject, before.exact, shipped).items():
         apart, other, images = 0.0, 0, 0
         for batch in batches:
-            right, exact, rounded = (_logits(n, batch) for n in (before.exact, before.replayed, shipped))
+            right, exact, rounded = (
+                _logits(n, batch) for n in (before.exact, before.replayed, shipped)
+            )
             scale = float(right.abs().max()) or 1.0
             apart = max(apart, float((exact - right).abs().max()) / scale)
             worst = max(worst, float((rounded - right).abs().max()) / scale)
