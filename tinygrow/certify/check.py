@@ -15,6 +15,7 @@ import numpy as np
 
 from tinygrow.certify.bounds import Bounds, Box, input_box, propagate
 from tinygrow.certify.document import Certificate, Refusal, Unit, read_certificate
+from tinygrow.certify.exact import exact_bounds
 from tinygrow.certify.graph import Graph, initializer_hashes, read_graph
 from tinygrow.certify.lines import check_lines
 from tinygrow.certify.replay import Replay
@@ -190,9 +191,12 @@ class _Check:
         own = propagate(self.before, start)
         self.notes += own.notes
         lines: Tightenings = {}
+        if any(unit.method == "exact" for unit in self.claimed.units):
+            lines = exact_bounds(self.before, image, start[image])
+            own = propagate(self.before, start, lines)
         if self.claimed.crown:
             found = check_lines(self.before, image, own, self.claimed.crown)
-            lines = found.pairs()
+            lines = _both(lines, found.pairs())
             own = propagate(self.before, start, lines)
             self.problems += found.problems[:20]
             self.notes.append(f"{found.checked} linear bounds were recomputed from their slopes")
@@ -303,6 +307,16 @@ class _Check:
             if action in ("merged", "folded") and (layer, index) not in listed:
                 self.problems.append(f"{layer}[{index}] was {action}, but is not listed")
                 return
+
+
+def _both(one: Tightenings, other: Tightenings) -> Tightenings:
+    """Return the tighter of two sets of bounds."""
+    result = dict(one)
+    for value, (lower, upper) in other.items():
+        if value in result:
+            lower, upper = np.maximum(lower, result[value][0]), np.minimum(upper, result[value][1])
+        result[value] = (lower, upper)
+    return result
 
 
 def require_constant(product: Graph, value: np.ndarray) -> None:
