@@ -19,6 +19,7 @@ COMMANDS = [
     "download",
     "grow",
     "finetune",
+    "compress",
     "export",
     "validate",
     "report",

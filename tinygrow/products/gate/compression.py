@@ -23,8 +23,6 @@ from tinygrow.products.gate.subject import Images, Subject, run_session
 
 EXACT = 1e-12
 """Relative difference of logits in float64: what its rounding can do."""
-ROUNDED = 1e-5
-"""The same for weights that were computed and rounded to float32."""
 BLOCK = 128
 """ONNX Runtime sums matrix products in blocks of so many (or more): within one, zeros change
 nothing, whatever their number."""
@@ -77,12 +75,12 @@ def same_function(subject: Subject, before: Before) -> Check:
 
     On the test set, on random images and corners of the domain, and on images that a search for the
     largest difference ends at. The weights as shipped, rounded to float32, are held to the same
-    where nothing was computed, and else to what rounding can do.
+    where nothing was computed, and else to the gate's tolerance of fp32.
     """
     if not before.steps:
         return judge("same_function", [], {"removed": 0})
     shipped = _double(subject.folded)
-    limit = EXACT if before.deletes_only else ROUNDED
+    limit = EXACT if before.deletes_only else subject.budget.relative_tolerance
     numbers: dict[str, Number] = {}
     problems: list[str] = []
     worst = 0.0
@@ -129,13 +127,14 @@ def same_bits(subject: Subject, before: Before) -> Check:
     scale = float(np.abs(right).max()) or 1.0
     apart = float(np.abs(found - right).max()) / scale
     bitwise = _one_block(model, before)
+    limit = subject.budget.relative_tolerance
     problems = []
     if not np.array_equal(masked, right):
         problems.append("a deleted unit is not 0 in float32")
     if bitwise and not same.all():
         problems.append(f"{int((~same).sum())} of {len(same)} rows have other bits")
-    if not apart <= ROUNDED:
-        problems.append(f"{apart:.3g} of the logits' scale, limit {ROUNDED:g}")
+    if not apart <= limit:
+        problems.append(f"{apart:.3g} of the logits' scale, limit {limit:g}")
     numbers = {"rows": len(same), "same_bits": int(same.sum()), "relative_difference": apart}
     return judge("same_bits", problems, {**numbers, "demanded": "bits" if bitwise else "rounding"})
 
