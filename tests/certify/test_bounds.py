@@ -12,6 +12,7 @@ from tests.certify.conftest import dense_weights, float32, residual_weights
 from tests.certify.files import Builder, perceptron, residual
 from tinygrow.certify.bounds import Bounds, input_box, propagate
 from tinygrow.certify.document import Refusal
+from tinygrow.certify.exact import exact_bounds
 from tinygrow.certify.graph import Graph, read_graph
 
 
@@ -130,6 +131,26 @@ def test_bounds_of_the_first_layer_are_reached_exactly(tmp_path: Path) -> None:
         bottom = sum(min(e) for e in ends) + Fraction(float(bias[unit]))
         assert top <= Fraction(float(box.upper[unit])) <= top + Fraction(1, 2**40)
         assert bottom >= Fraction(float(box.lower[unit])) >= bottom - Fraction(1, 2**40)
+
+
+def test_whole_numbers_tell_zero_from_nearly_zero(tmp_path: Path) -> None:
+    """Sums of thirds, against fractions: off by no more than the last place of a float64."""
+    weights = dense_weights()
+    row = np.float32(1) / np.array([3, 7, 11, 13], np.float32)
+    weights["layers.0.weight"] = np.array([row, row, row[::-1], -row, 0 * row], np.float32)
+    graph, found = bounds_of(perceptron(weights), tmp_path)
+    name, box, _, _ = input_box(graph)
+    exact = sum(Fraction(float(w)) for w in row) * Fraction(float(box.upper[0, 0, 0]))
+    ends = exact_bounds(graph, name, box)[graph.layer("layers.0").output]
+    for unit in (0, 1, 2):
+        top = exact + Fraction(float(weights["layers.0.bias"][unit]))
+        assert 0 <= Fraction(float(ends[1][unit])) - top < Fraction(1, 2**49)
+    rough = found.boxes[graph.layer("layers.0").output]
+    assert (rough.lower <= ends[0]).all() and (ends[1] <= rough.upper).all()
+    assert (rough.lower[:4] < ends[0][:4]).all() and (ends[1][:4] < rough.upper[:4]).all()
+    second = exact_bounds(graph, name, box)[graph.layer("layers.1").output]
+    later = found.boxes[graph.layer("layers.1").output]
+    assert (later.lower <= second[0]).all() and (second[1] <= later.upper).all()
 
 
 def test_nothing_is_rounded_where_nothing_is_summed(tmp_path: Path) -> None:

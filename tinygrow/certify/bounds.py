@@ -23,7 +23,7 @@ import numpy as np
 
 from tinygrow.certify.document import Refusal
 from tinygrow.certify.graph import Graph, Operation
-from tinygrow.certify.linear import LinearMap, constant_of, linear_map, require_flat
+from tinygrow.certify.linear import AFFINE, LinearMap, constant_of, linear_map, require_flat
 from tinygrow.certify.windows import windows_of
 
 LEAST = 1e-200
@@ -111,7 +111,7 @@ def propagate(graph: Graph, start: Mapping[str, Box], tightened: Tightened = _NO
     Args:
         graph: the network.
         start: boxes of the values to begin at.
-        tightened: by the name of a value, lower and upper bounds of each channel that hold as well.
+        tightened: by the name of a value, lower and upper bounds of its shape that hold as well.
     """
     boxes, notes = dict(start), []
     for operation in graph.operations:
@@ -124,10 +124,7 @@ def propagate(graph: Graph, start: Mapping[str, Box], tightened: Tightened = _NO
             notes.append(f"{operation.output}: {unknown}; nothing behind it is known")
             continue
         if operation.output in tightened:
-            lower, upper = (
-                np.reshape(side, (-1, *[1] * (box.lower.ndim - 1)))
-                for side in tightened[operation.output]
-            )
+            lower, upper = tightened[operation.output]
             box = Box(
                 np.maximum(box.lower, lower), np.minimum(box.upper, upper), box.drift, box.size
             )
@@ -143,9 +140,7 @@ def _box(graph: Graph, operation: Operation, data: list[Box]) -> Box:
         return _relu(data[0])
     if kind == "Add" and len(data) == 2:
         return _sum(data[0], data[1])
-    if kind in ("Conv", "Gemm", "MatMul", "AveragePool", "GlobalAveragePool", "ReduceMean"):
-        return affine(linear_map(graph, operation, data[0].lower.shape), data[0])
-    if kind in ("Mul", "Add") and len(data) == 1:
+    if kind in AFFINE and len(data) == 1:
         return affine(linear_map(graph, operation, data[0].lower.shape), data[0])
     if kind == "MaxPool":
         windows, shape = windows_of(operation), data[0].lower.shape
@@ -169,7 +164,7 @@ def affine(linear: LinearMap, x: Box) -> Box:
         return Box(bias - endless, bias + endless, endless, size_of_bias + endless)
     largest = np.maximum(np.abs(low), np.abs(high))
     forward = linear.forward
-    error_factor = 2 * _gamma(linear.terms + 8, 2.0**-53)
+    error_factor = 2 * gamma(linear.terms + 8, 2.0**-53)
     ends = []
     for first, second, sign in ((low, high, -1.0), (high, low, 1.0)):
         value = forward(first, "positive") + forward(second, "negative")
@@ -182,7 +177,7 @@ def affine(linear: LinearMap, x: Box) -> Box:
         ends.append(value + bias + sign * error)
     size = forward(largest, "absolute")
     moved = forward(x.drift, "absolute")
-    rounding = _gamma(linear.terms + 2, 2.0**-24) * (size + moved + size_of_bias)
+    rounding = gamma(linear.terms + 2, 2.0**-24) * (size + moved + size_of_bias)
     drift = np.where(
         size + moved > 0, 1.000001 * (moved + rounding) + linear.terms * 2.0**-126, 0.0
     )
@@ -225,5 +220,6 @@ def _apart(bound: np.ndarray, *, down: bool) -> np.ndarray:
     return np.where(near, moved, bound)
 
 
-def _gamma(terms: int, unit: float) -> float:
+def gamma(terms: int, unit: float) -> float:
+    """Return gamma_n; infinity where it is not defined."""
     return terms * unit / (1 - terms * unit) if terms * unit < 1 else np.inf

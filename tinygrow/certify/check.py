@@ -15,10 +15,13 @@ import numpy as np
 
 from tinygrow.certify.bounds import Bounds, Box, input_box, propagate
 from tinygrow.certify.document import Certificate, Refusal, Unit, read_certificate
+from tinygrow.certify.exact import exact_bounds
 from tinygrow.certify.graph import Graph, initializer_hashes, read_graph
+from tinygrow.certify.lines import check_lines
 from tinygrow.certify.replay import Replay
 from tinygrow.certify.same import TOLERANCE, require_same
 
+Tightenings = dict[str, tuple[np.ndarray, np.ndarray]]
 Word = Literal["checked", "trusted", "refused"]
 TIGHTER = 1e-9  # a claimed bound may be tighter than ours by this share of what is summed
 
@@ -133,7 +136,7 @@ class _Check:
         self._hashes()
         name, box, scale, shift = input_box(self.before)
         self._domain(scale, shift)
-        units, bounds = self._units({name: box})
+        units, bounds = self._units(name, {name: box})
         steps = self._steps(bounds)
         words = Counter(unit.word for unit in units)
         if words["refused"]:
@@ -181,15 +184,27 @@ class _Check:
             if listed.shape != value.shape or not (listed.astype(np.float32) == value).all():
                 self.problems.append(f"the domain's {name} is not that of the network before")
 
-    def _units(self, start: Mapping[str, Box]) -> tuple[tuple[UnitVerdict, ...], Bounds]:
+    def _units(
+        self, image: str, start: Mapping[str, Box]
+    ) -> tuple[tuple[UnitVerdict, ...], Bounds]:
         """Judge every unit; return bounds that hold if what is trusted does."""
         own = propagate(self.before, start)
         self.notes += own.notes
+        lines: Tightenings = {}
+        if any(unit.method == "exact" for unit in self.claimed.units):
+            lines = exact_bounds(self.before, image, start[image])
+            own = propagate(self.before, start, lines)
+        if self.claimed.crown:
+            found = check_lines(self.before, image, own, self.claimed.crown)
+            lines = _both(lines, found.pairs())
+            own = propagate(self.before, start, lines)
+            self.problems += found.problems[:20]
+            self.notes.append(f"{found.checked} linear bounds were recomputed from their slopes")
         verdicts = {u: self._judge(u, own) for u in self.claimed.units}
         open_units = [u for u, v in verdicts.items() if v.word == "trusted"]
         if not open_units:
             return tuple(verdicts.values()), own
-        bounds = propagate(self.before, start, self._tightened(open_units, own))
+        bounds = propagate(self.before, start, self._tightened(open_units, own, lines))
         for unit, verdict in verdicts.items():
             if verdict.word == "refused":
                 again = self._judge(unit, bounds)
@@ -226,31 +241,29 @@ class _Check:
         sure = unit.kind in ("inactive", "active")
         if abs(unit.margin - abs(unit.bound)) > 1e-6 * abs(unit.bound) or (sure and claim > 0):
             reason = f"bound {unit.bound:.6g} and margin {unit.margin:.6g} do not fit its kind"
-        elif unit.method in ("milp", "crown") and not contradicted and not holds:
+        elif unit.method == "milp" and not contradicted and not holds:
             return _verdict(unit, "trusted", None, False, f"proved by {unit.method} alone")
         elif not holds:
             reason = f"it is not {unit.kind}: the bound is {bound:.6g}"
-        elif unit.method in ("interval", "exact") and claim < ours - TIGHTER * max(size, 1e-300):
+        elif unit.method != "milp" and claim < ours - TIGHTER * max(size, 1e-300):
             reason = f"the claimed bound {unit.bound:.9g} is tighter than {bound:.9g}"
         elif unit.margin >= unit.slack and abs(bound) < 0.5 * drift:
             reason = f"its slack {unit.slack:.3g} is too small: float32 may stray by {drift:.3g}"
         return _verdict(unit, "refused" if reason else "checked", bound, room, reason)
 
-    def _tightened(
-        self, units: list[Unit], bounds: Bounds
-    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Return what trusted units claim, by the value that they are channels of."""
-        result: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    def _tightened(self, units: list[Unit], bounds: Bounds, lines: Tightenings) -> Tightenings:
+        """Return what lines and trusted units say, by the value that they are about."""
+        result = {value: (lower.copy(), upper.copy()) for value, (lower, upper) in lines.items()}
         for unit in units:
             value = self.before.layer(unit.layer).output
-            width = len(bounds.boxes[value].lower)
+            shape = bounds.boxes[value].lower.shape
             lower, upper = result.setdefault(
-                value, (np.full(width, -np.inf), np.full(width, np.inf))
+                value, (np.full(shape, -np.inf), np.full(shape, np.inf))
             )
             if unit.kind == "inactive":
-                upper[unit.index] = min(upper[unit.index], unit.bound, 0.0)
+                upper[unit.index] = np.minimum(upper[unit.index], min(unit.bound, 0.0))
             elif unit.kind == "active":
-                lower[unit.index] = max(lower[unit.index], unit.bound, 0.0)
+                lower[unit.index] = np.maximum(lower[unit.index], max(unit.bound, 0.0))
         return result
 
     def _steps(self, bounds: Bounds) -> dict[str, int]:
@@ -294,6 +307,16 @@ class _Check:
             if action in ("merged", "folded") and (layer, index) not in listed:
                 self.problems.append(f"{layer}[{index}] was {action}, but is not listed")
                 return
+
+
+def _both(one: Tightenings, other: Tightenings) -> Tightenings:
+    """Return the tighter of two sets of bounds."""
+    result = dict(one)
+    for value, (lower, upper) in other.items():
+        if value in result:
+            lower, upper = np.maximum(lower, result[value][0]), np.minimum(upper, result[value][1])
+        result[value] = (lower, upper)
+    return result
 
 
 def require_constant(product: Graph, value: np.ndarray) -> None:

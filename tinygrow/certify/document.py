@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,6 @@ class Unit:
         margin: claimed distance of the bound from 0.
         slack: claimed drift of float32 from real arithmetic.
         action: what became of it.
-        line: slopes of a linear bound, by the layer whose ReLU they are of; empty: none shipped.
     """
 
     layer: str
@@ -45,7 +44,6 @@ class Unit:
     margin: float
     slack: float
     action: str
-    line: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def name(self) -> str:
@@ -65,6 +63,7 @@ class Certificate:
         units: one entry a unit.
         steps: the rewrites, in order.
         counts: what the writer counted.
+        crown: slopes and lines behind proofs of method `crown`; empty: there are none.
     """
 
     model: str
@@ -74,6 +73,7 @@ class Certificate:
     units: tuple[Unit, ...]
     steps: tuple[Mapping[str, Any], ...]
     counts: Mapping[str, Any]
+    crown: Mapping[str, Any]
 
 
 def read_certificate(path: Path) -> Certificate:
@@ -124,6 +124,7 @@ def _certificate(value: Any) -> Certificate:
         units=units,
         steps=tuple(_mapping(step, "a step") for step in steps),
         counts=_mapping(whole.get("counts", {}), "counts"),
+        crown=_mapping(whole.get("crown", {}), "crown"),
     )
 
 
@@ -131,7 +132,6 @@ def _unit(value: Mapping[str, Any]) -> Unit:
     layer = _text(value.get("layer"), "layer of a unit")
     index = whole_number(value.get("index"), f"index of a unit of {layer}")
     here = f"{layer}[{index}]"
-    line = value.get("crown") or {}
     unit = Unit(
         layer=layer,
         index=index,
@@ -141,7 +141,6 @@ def _unit(value: Mapping[str, Any]) -> Unit:
         margin=number(value.get("margin"), f"margin of {here}"),
         slack=number(value.get("slack"), f"slack of {here}"),
         action=_one_of(value.get("action"), ACTIONS, f"action of {here}"),
-        line=_mapping(line, f"crown of {here}"),
     )
     if unit.margin < 0 or unit.slack < 0:
         raise Refusal(f"margin and slack of {here} are {unit.margin} and {unit.slack}: negative")

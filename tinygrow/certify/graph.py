@@ -159,7 +159,9 @@ def _graph(graph: onnx.GraphProto) -> Graph:
         operations.append(operation)
     if graph.output[0].name not in made:
         raise Refusal("no node makes the output")
-    return Graph(operations, weights, sides, graph.input[0].name, graph.output[0].name)
+    found = Graph(operations, weights, sides, graph.input[0].name, graph.output[0].name)
+    found.drop_unread()
+    return found
 
 
 def _weight(tensor: onnx.TensorProto) -> np.ndarray:

@@ -10,6 +10,10 @@ from tinygrow.certify.document import Refusal
 from tinygrow.certify.graph import Graph, Operation
 from tinygrow.certify.windows import windows_of
 
+_MEANS = ("AveragePool", "GlobalAveragePool", "ReduceMean")
+AFFINE = ("Conv", "Gemm", "MatMul", "Mul", "Add", *_MEANS)
+"""Kinds of operations that are affine where they read one value."""
+
 
 @dataclass(frozen=True, slots=True)
 class LinearMap:
