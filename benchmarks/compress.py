@@ -3,8 +3,8 @@
 Two targets (2 cores): the interval bounds of ResNet-18 in the form of this project at full width
 (base width 64, 32 x 32 images, BatchNorm statistics drawn at random: speed does not hang on them)
 take less than 60 s; and the ladder (intervals, whole numbers, data, climbing, linear bounds, then a
-program for each unit that is left) settles the paper's networks of 2 x 100 units at least 20 times faster than
-programs of single units with the same solver.
+program for each unit that is left) settles the paper's networks of 2 x 100 units at least 20 times
+faster than programs of single units with the same solver.
 
 The rival is LEO's way: two programs for every unit of every hidden layer, with the same interval
 bounds as big-M and on all layers before it, each stopped as soon as the sign is sure and at most
