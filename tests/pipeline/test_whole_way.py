@@ -14,7 +14,7 @@ from pipeline.cli import cli
 from tests.pipeline.run_dvc import dvc
 from tests.pipeline.tiny import GRADMAX, MLP, RESNET, write_tiny_params
 
-STAGES = ("grow", "finetune", "export", "validate", "report")
+STAGES = ("grow", "finetune", "compress", "export", "validate", "report")
 
 
 OWN = {

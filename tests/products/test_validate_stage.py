@@ -16,6 +16,7 @@ from onnx import TensorProto, numpy_helper
 from pipeline import paths
 from pipeline.cli import cli
 from pipeline.schema import SECTIONS
+from pipeline.stages import compress as compress_stage
 from pipeline.stages import export as export_stage
 from tinygrow.checkpoint import Checkpoint, save_checkpoint
 from tinygrow.data.prepared import DataCard, Split, save_prepared
@@ -50,6 +51,7 @@ def built(
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        compress_stage.run("tiny", observer=Observer())
         export_stage.run("tiny", observer=Observer())
     return folder
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, TypeGuard, TypeVar
 
+import numpy as np
 import torch
 from torch import fx, nn
 
@@ -351,7 +352,7 @@ class _Reader:
 
     def _affine(self, node: fx.Node, constant: torch.Tensor, here: dict[str, Any]) -> Node:
         """Return the half of a `ScaleAndShift` that is a product, or the one that is a sum."""
-        if torch.broadcast_shapes(constant.shape, (1, *here["shape"])) != (1, *here["shape"]):
+        if np.broadcast_shapes(constant.shape, (1, *here["shape"])) != (1, *here["shape"]):
             return Unsupported(**here, reason="a constant of another shape")
         constant = constant.reshape(constant.shape[constant.ndim - len(here["shape"]) :])
         if "mul" in name_of(node):
