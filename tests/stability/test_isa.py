@@ -138,6 +138,9 @@ def compare(seed: int, milp: str, bounds: str) -> tuple[int, int]:
 def _witnesses(program: Program, stability: Stability) -> None:
     """Every refutation is seen again in its image, which is inside of the domain."""
     images = stability.witnesses.images
+    if not len(images):
+        assert not any(f.refuted_inactive or f.refuted_active for f in stability.layers)
+        return
     box = program.input
     for low, high, flat in zip(
         box.lower, box.upper, images.double().flatten(2).unbind(1), strict=True

@@ -90,6 +90,9 @@ class Encoding:
         program: of the network.
         bounds: of every node.
         last: the node whose numbers nobody needs to read.
+        goal: a number of `last` that alone is to be maximised (`inactive`) or minimised. Then no
+            binary number is needed for a ReLU that enters it with a coefficient that keeps its
+            output down: at the optimum the output is the greater of y and 0 by itself.
 
     Attributes:
         rows: the program.
@@ -97,8 +100,15 @@ class Encoding:
         failed: why it cannot be written, in words; empty where it can.
     """
 
-    def __init__(self, program: Program, bounds: Mapping[str, Bounds], last: Node) -> None:
+    def __init__(
+        self,
+        program: Program,
+        bounds: Mapping[str, Bounds],
+        last: Node,
+        goal: Candidate | None = None,
+    ) -> None:
         self.program, self.bounds, self.last = program, bounds, last
+        self._kept_down = self._find_kept_down(goal)
         self.rows = Rows()
         self.failed = ""
         box = bounds[program.input.name]
@@ -111,6 +121,25 @@ class Encoding:
         for node in needed:
             if not self.failed:
                 self._relus(node)
+
+    def _find_kept_down(self, goal: Candidate | None) -> Mapping[str, torch.Tensor]:
+        """Return, for sources of the goal that nothing else reads, which outputs it keeps down."""
+        if goal is None:
+            return {}
+        found = affine_sum(self.program, self.last, torch.tensor([goal.flat]), MOST_COEFFICIENTS)
+        if found is None:
+            return {}
+        sign = 1.0 if goal.kind == "inactive" else -1.0
+        others = [n for n in self.program.before_relus() if self._before(n, self.last)]
+        read: set[str] = set()
+        for node in others:
+            sources = affine_sum(self.program, node, torch.tensor([0]), MOST_COEFFICIENTS)
+            read.update(sources.matrices if sources is not None else (n.name for n in others))
+        return {
+            name: sign * matrix[0] <= 0
+            for name, matrix in found.matrices.items()
+            if name not in read
+        }
 
     def _before(self, node: Node, last: Node) -> bool:
         nodes = self.program.nodes
@@ -166,6 +195,7 @@ class Encoding:
         bounds = self.bounds[node.name]
         lower, upper = bounds.lower.flatten(), bounds.upper.flatten()
         outputs: list[int | None] = [None] * prod(node.shape)
+        down = self._kept_down.get(node.name)
         live = (upper > 0).nonzero().flatten()
         self._numbers(node, live)
         if self.failed:
@@ -176,12 +206,15 @@ class Encoding:
             if low >= 0:
                 outputs[i] = entries[0]
                 continue
-            x, s = self.rows.column(0.0, high), self.rows.column(0.0, -low)
+            x = outputs[i] = self.rows.column(0.0, high)
+            if down is not None and down[i]:
+                self.rows.row([x, *entries], [1.0, *(-v for v in values)], 0.0, torch.inf)
+                continue
+            s = self.rows.column(0.0, -low)
             z = self.rows.column(0.0, 1.0, binary=True)
             self.rows.row([x, s, *entries], [1.0, -1.0, *(-v for v in values)], 0.0, 0.0)
             self.rows.row([x, z], [1.0, -high], -torch.inf, 0.0)
             self.rows.row([s, z], [1.0, -low], -torch.inf, -low)
-            outputs[i] = x
         self._outputs[node.name] = outputs
 
     def _numbers(self, node: Node, flat: torch.Tensor) -> None:

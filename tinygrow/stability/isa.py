@@ -94,6 +94,7 @@ def ask_one_by_one(
     *,
     each: float = 60.0,
     units: Callable[[str, Kind], Sequence[int]] | None = None,
+    lean: bool = True,
 ) -> Asked:
     """Settle units by a program each, the baseline of LEO: is the greatest y above 0?
 
@@ -103,6 +104,8 @@ def ask_one_by_one(
         seconds: for everything.
         each: for one program.
         units: of a layer and kind to ask about; None: those that are open.
+        lean: leave out binary numbers that the sign of a coefficient makes needless, for a program
+            of its own for each unit.
     """
     end = time.monotonic() + seconds
     chosen = units or ledger.open
@@ -113,16 +116,18 @@ def ask_one_by_one(
         if not asked:
             continue
         encoding = Encoding(ledger.program, bounds, layer)
+        if encoding.failed:
+            notes.append(encoding.failed)
+            continue
         for unit, kind in asked:
-            if encoding.failed:
-                notes.append(encoding.failed)
-                break
             worst = 0.0
             for candidate in _candidates(bounds, layer, unit, kind):
                 left = min(end - time.monotonic(), each)
                 if left <= 0:
                     notes.append(f"time was up at unit {unit} of {layer.name}")
                     return Asked(solves, timed_out, tuple(notes))
+                if lean:
+                    encoding = Encoding(ledger.program, bounds, layer, candidate)
                 answer, margin = _ask_about(ledger, encoding, candidate, left)
                 solves += 1
                 if answer.bound > -margin:
