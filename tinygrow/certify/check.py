@@ -20,6 +20,7 @@ from tinygrow.certify.graph import Graph, initializer_hashes, read_graph
 from tinygrow.certify.lines import check_lines
 from tinygrow.certify.replay import Replay
 from tinygrow.certify.same import TOLERANCE, require_same
+from tinygrow.errors import TinygrowError
 
 Tightenings = dict[str, tuple[np.ndarray, np.ndarray]]
 Word = Literal["checked", "trusted", "refused"]
@@ -120,9 +121,16 @@ def check_certificate(certificate: Path, before: Path, product: Path) -> Certifi
         model = claimed.model
         graph, digest = read_graph(before)
         shipped, _ = read_graph(product)
-        return _Check(claimed, graph, digest, shipped).run()
+        with np.errstate(all="ignore"):
+            return _Check(claimed, graph, digest, shipped).run()
     except Refusal as refusal:
-        return CertificateVerdict(model, (), {}, (str(refusal),), ())
+        problem = str(refusal)
+    except TinygrowError:
+        raise
+    # Files made to mislead can break any assumption here; whatever does is a reason to refuse.
+    except Exception as error:
+        problem = f"the files do not fit together ({type(error).__name__}: {error})"[:300]
+    return CertificateVerdict(model, (), {}, (problem,), ())
 
 
 class _Check:
