@@ -1,125 +1,27 @@
 """What is taken out of a network leaves the function as it is, and what must stay stays."""
 
-import copy
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 from torch import nn
 
 from tests.growth.scenes import CARD
-from tinygrow.architecture import Architecture
-from tinygrow.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from tinygrow.networks.build import build_network
-from tinygrow.observer import Observer
+from tests.stability.removal import (
+    SETTINGS,
+    Valid,
+    check_same,
+    images,
+    made,
+    mlp,
+    operations,
+    plant,
+    randomize,
+    resnet,
+    step,
+)
 from tinygrow.products.fold import fold_batch_norm
-from tinygrow.settings.compress import CompressSettings, StabilitySettings
-from tinygrow.stability.compress import Compressed, compress
 from tinygrow.stability.dependence import dependent_rows
 from tinygrow.stability.found import LayerStability, Proof, Stability, Witnesses
-from tinygrow.stability.rewrite import Rewritten, replay, rewrite
-
-SETTINGS = CompressSettings(stability=StabilitySettings(data_images=0))
-NO_IMAGES = torch.zeros(0, *CARD.shape, dtype=torch.uint8)
-
-
-def randomize(network: nn.Module, seed: int) -> nn.Module:
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.normal_(generator=generator)
-                module.running_var.uniform_(0.5, 2.0, generator=generator)
-                module.weight.uniform_(0.5, 1.5, generator=generator)
-                module.bias.normal_(generator=generator)
-            elif isinstance(module, nn.Conv2d | nn.Linear):
-                module.weight.normal_(generator=generator)
-                module.weight /= module.weight[0].numel() ** 0.5
-                if module.bias is not None:
-                    module.bias.normal_(generator=generator)
-    return network.eval()
-
-
-def made(source: nn.Module, architecture: Any = None, **settings: Any) -> Compressed:
-    architecture = architecture or Architecture(
-        kind="mlp", input_shape=CARD.shape, classes=3, middle_widths=(1,)
-    )
-    checkpoint = Checkpoint(architecture, source, {})
-    return compress(checkpoint, CARD, NO_IMAGES, replace(SETTINGS, **settings), Observer())
-
-
-def images(count: int = 60) -> torch.Tensor:
-    """Return images of the domain, its corners among them, float64."""
-    generator = torch.Generator().manual_seed(5)
-    pixels = torch.randint(0, 256, (count, *CARD.shape), generator=generator)
-    pixels[: count // 3] = (pixels[: count // 3] > 127) * 255
-    return (pixels.double() / 255 - 0.5) / 0.25
-
-
-def check_same(done: Compressed) -> None:
-    """Assert that float64 outputs are the same to 1e-12, and the steps give this very network."""
-    x = images()
-    right = copy.deepcopy(done.folded).double()(x)
-    found = done.rewritten.network(x)
-    scale = float(right.abs().max())
-    assert scale > 1e-3
-    assert float((found - right).abs().max()) <= 1e-12 * scale
-    assert torch.equal(replay(done.folded, done.rewritten.steps)(x), found)
-    # As shipped the weights are rounded.
-    assert float((copy.deepcopy(done.network).double()(x) - right).abs().max()) <= 1e-5 * scale
-
-
-def operations(done: Compressed | Rewritten) -> list[str]:
-    steps = done.rewritten.steps if isinstance(done, Compressed) else done.steps
-    return [step["op"] for step in steps]
-
-
-def step(done: Compressed, op: str) -> dict[str, Any]:
-    return dict(next(s for s in done.rewritten.steps if s["op"] == op))
-
-
-def mlp(widths: tuple[int, ...] = (9, 8, 7), seed: int = 0) -> tuple[nn.Module, Architecture]:
-    architecture = Architecture(kind="mlp", input_shape=CARD.shape, classes=3, middle_widths=widths)
-    return randomize(build_network(architecture), seed), architecture
-
-
-def resnet(seed: int = 0) -> tuple[nn.Module, Architecture]:
-    architecture = Architecture(
-        kind="resnet",
-        input_shape=CARD.shape,
-        classes=3,
-        stage_widths=(4, 6),
-        blocks=(2, 1),
-        middle_widths=(5, 4, 6),
-    )
-    return randomize(build_network(architecture), seed), architecture
-
-
-class Valid(nn.Module):
-    """Convolutions without padding, poolings, a layer without bias."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.one = nn.Conv2d(3, 6, 3)
-        self.two = nn.Conv2d(6, 5, 3, bias=False)
-        self.three = nn.Linear(5 * 4, 6)
-        self.head = nn.Linear(6, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.relu(self.one(x))
-        x = nn.functional.avg_pool2d(torch.relu(self.two(x)), 2)
-        return self.head(torch.relu(self.three(x.flatten(1))))
-
-
-def plant(layer: nn.Module, unit: int, *, weight: float | None = None, bias: float) -> None:
-    with torch.no_grad():
-        if weight is not None:
-            layer.weight[unit] = weight
-        layer.bias[unit] = bias
-
+from tinygrow.stability.rewrite import rewrite
 
 # --- dead units
 
@@ -392,121 +294,3 @@ def test_a_dead_layer_makes_a_constant_network() -> None:
         "head.bias": (3,),
     }
     check_same(done)
-
-
-# --- the whole
-
-
-@pytest.mark.parametrize("make", [mlp, resnet], ids=["mlp", "resnet"])
-@pytest.mark.parametrize("seed", range(4))
-def test_random_plants_never_change_the_function(
-    make: Callable[..., tuple[nn.Module, Architecture]], seed: int
-) -> None:
-    network, architecture = make(seed=seed)
-    generator = torch.Generator().manual_seed(seed)
-    layers = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    layers = layers or [m for m in network.modules() if isinstance(m, nn.Linear)][:-1]
-    for layer in layers:
-        for unit in range(len(layer.bias)):
-            kind = int(torch.randint(0, 8, (), generator=generator))
-            if kind == 0:
-                plant(layer, unit, bias=-500.0)
-            elif kind == 1:
-                plant(layer, unit, bias=500.0)
-            elif kind == 2:
-                plant(layer, unit, weight=0.0, bias=-0.5)
-            elif kind == 3:
-                plant(layer, unit, weight=0.0, bias=0.5)
-    done = made(network, architecture)
-    assert done.rewritten.steps
-    check_same(done)
-
-
-def test_a_network_of_which_nothing_is_stable_stays_as_it_is() -> None:
-    network, architecture = mlp()
-    for layer in network.layers:
-        layer.bias.data.zero_()
-    done = made(network, architecture)
-    assert done.rewritten.steps == () and done.rewritten.actions == {}
-    right = fold_batch_norm(network).state_dict()
-    assert all(torch.equal(v, right[name]) for name, v in done.network.state_dict().items())
-
-
-def test_a_checkpoint_gives_the_same_network_back(tmp_path: Path) -> None:
-    network, architecture = resnet()
-    plant(network.stages[0].block0.norm1, 1, bias=-99.0)
-    plant(network.stages[0].block1.norm2, slice(None), weight=0.0, bias=0.5)  # type: ignore[arg-type]
-    done = made(network, architecture)
-    assert operations(done) == ["shortcut", "remove"]
-    path = tmp_path / "compressed.safetensors"
-    save_checkpoint(path, done.architecture, done.network, {})
-    again = load_checkpoint(path)
-    assert again.architecture == done.architecture
-    x = images().float()
-    assert torch.equal(again.network(x), done.network(x))
-    save_checkpoint(tmp_path / "again.safetensors", again.architecture, again.network, {})
-    assert path.read_bytes() == (tmp_path / "again.safetensors").read_bytes()
-    # It is folded: folding it once more changes nothing.
-    assert torch.equal(fold_batch_norm(again.network)(x), done.network(x))
-
-
-def test_a_network_of_the_users_is_built_again_as_well(tmp_path: Path) -> None:
-    architecture = Architecture(
-        kind="custom",
-        input_shape=CARD.shape,
-        classes=3,
-        middle_widths=(5, 7),
-        network="tests.networks.own:small",
-    )
-    network = randomize(build_network(architecture), 0)
-    plant(network[0], 2, bias=-99.0)
-    plant(network[0], 3, weight=0.0, bias=0.5)
-    for unit in range(7):
-        plant(network[4], unit, bias=999.0)
-    done = made(network, architecture)
-    assert operations(done) == ["remove", "constant", "fold"]
-    check_same(done)
-    path = tmp_path / "compressed.safetensors"
-    save_checkpoint(path, done.architecture, done.network, {})
-    again, x = load_checkpoint(path).network, images().float()
-    assert torch.equal(again(x), done.network(x))
-    assert "4.weight" not in again.state_dict()
-
-
-def test_old_architectures_say_nothing_of_compression() -> None:
-    _, architecture = mlp()
-    assert "compressed" not in architecture.to_dict()
-    assert Architecture.from_dict(architecture.to_dict()) == architecture
-
-
-class InPlace(nn.Module):
-    """Adds its hidden layer to what it became, which is another thing than its trace shows."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.one, self.two = nn.Linear(192, 6), nn.Linear(6, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.one(x.flatten(1))
-        y[:, 1] += 200.0
-        return self.two(torch.relu(y))
-
-
-class OnData(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.one = nn.Linear(192, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.one(x.flatten(1)) * (2 if x.sum() > 0 else 1)
-
-
-@pytest.mark.parametrize("network", [OnData(), InPlace()], ids=["on data", "in place"])
-def test_of_a_network_that_cannot_be_read_nothing_is_proved(network: nn.Module) -> None:
-    randomize(network, 0)
-    network.one.bias.data[1] = -100.0
-    done = made(network)
-    assert done.rewritten.steps == ()
-    assert done.notes
-    x = images().float()
-    assert torch.equal(done.network(x), network(x))
