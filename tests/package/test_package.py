@@ -40,6 +40,7 @@ def test_the_folder_and_the_archive_hold_the_same_and_checksums_of_it(workspace:
         "Dockerfile",
         "README.md",
         "SHA256SUMS",
+        "certificate.json",
         "fp32.json",
         "fp32.onnx",
         "int8.json",
