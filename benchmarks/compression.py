@@ -199,7 +199,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--strengths", type=float, nargs="+", help="default: the task's")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--picture", type=Path, metavar="FOLDER", help="write picture and tables")
+    parser.add_argument(
+        "--picture",
+        type=Path,
+        metavar="FOLDER",
+        help="write the picture and print the tables",
+    )
     options = parser.parse_args(arguments)
     try:
         if options.picture:
