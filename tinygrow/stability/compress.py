@@ -95,15 +95,19 @@ def _rewritten(
     place.
     """
     ways: list[Rewrites] = ["all", "deletions", "none"]
-    for rewrites in ways[ways.index(settings.rewrites) :]:
-        rewritten = rewrite(folded, card, stability, replace(settings, rewrites=rewrites))
+    for rewrites in ways[ways.index(settings.rewrites) : -1]:
+        try:
+            rewritten = rewrite(folded, card, stability, replace(settings, rewrites=rewrites))
+        except TinygrowError as error:
+            notes.append(f"the rewrites {rewrites!r} were not made: {error}")
+            continue
         if not rewritten.steps or _same(folded, rewritten.network, card):
-            break
+            return rewritten
         notes.append(
             f"with the rewrites {rewrites!r} the network computes something else: it does more than"
             " its trace shows; they were not made"
         )
-    return rewritten
+    return rewrite(folded, card, stability, replace(settings, rewrites="none"))
 
 
 @torch.no_grad()

@@ -163,6 +163,8 @@ def _encode(
     """Write the program of all layers up to the last one that can be written and has open units."""
     notes: list[str] = []
     wanted = [layer for layer in ledger.layers if any(ledger.open(layer.name, k) for k in _KINDS)]
+    if not wanted:
+        return Encoding(ledger.program, bounds, ledger.program.nodes[0]), {}, notes
     while True:
         encoding = Encoding(ledger.program, bounds, wanted[-1])
         columns: dict[_Unit, list[int]] = {}

@@ -76,7 +76,7 @@ def rewrite(
         steps=tuple(planner.steps),
         actions=planner.actions,
         constants=planner.constants,
-        notes=tuple(dict.fromkeys(planner.notes)),
+        notes=tuple(planner.notes.values()),
     )
 
 
@@ -101,7 +101,7 @@ class _Planner:
         self.card, self.settings = card, settings
         self.rewriter = Rewriter(copy.deepcopy(folded).double())
         self.steps: list[Step] = []
-        self.notes: list[str] = []
+        self.notes: dict[tuple[str, str], str] = {}  # by place and kind: the last one counts
         self.actions: dict[tuple[str, int], Action] = {}
         self.constants: dict[tuple[str, int], float] = {}
         # A unit that float32 may still show above zero is no deletion.
@@ -156,6 +156,9 @@ class _Planner:
         action = _ACTIONS.get(step["op"], "removed")
         self.actions |= {unit: action for unit in sorted(before - left)}
 
+    def _note(self, where: str, kind: str, what: str) -> None:
+        self.notes[where, kind] = f"{where}: {what}"
+
     def _places(self, units: dict[str, set[int]]) -> dict[str, list[int]]:
         """Return where units stand by now."""
         kept = self.rewriter.kept
@@ -171,7 +174,7 @@ class _Planner:
         if bool(torch.isnan(logits).any()):
             return False
         if not isinstance(last, Linear):
-            self.notes.append("the network is constant, but ends in no dense layer: it stays")
+            self._note(last.name, "constant", "the network is constant, but ends in no dense layer")
             return False
         if self.rewriter.layer(last.name).in_features == 1 and len(self.rewriter.kept) == 1:
             return False
@@ -207,11 +210,11 @@ class _Planner:
             return
         count, where = int(zero.sum()), ", ".join(space.writers) or space.nodes[0]
         if space.blocked or not space.writers:
-            self.notes.append(f"{where}: {count} channels always 0 stay: {space.blocked}")
+            self._note(where, "zero", f"{count} channels always 0 stay: {space.blocked}")
             return
         if bool(zero.all()):
             zero[0] = False
-            self.notes.append(f"{where}: all channels are always 0, and one stays to be read")
+            self._note(where, "all", "all channels are always 0, and one stays to be read")
         units = self._units(space.writers[0], zero)
         if not units:
             return
@@ -234,13 +237,15 @@ class _Planner:
         path, count = space.writers[0], int(constant.sum())
         if len(space.writers) != 1 or len(space.readers) != 1 or space.shifts:
             where = ", ".join(space.writers)
-            self.notes.append(f"{where}: {count} constant channels stay: they are in a stream")
+            self._note(where, "constant", f"{count} constant channels stay: they are in a stream")
             return
         reader = space.readers[0]
         if not unpadded(self.rewriter.layer(reader)):
-            self.notes.append(
-                f"{path}: {count} constant channels stay: behind the zero padding of {reader} they"
-                " are no constant"
+            self._note(
+                path,
+                "constant",
+                f"{count} constant channels stay: behind the zero padding of {reader} they are no"
+                " constant",
             )
             return
         left = (reads[0] != 0).sum() - count  # NaN is not 0
@@ -273,7 +278,7 @@ class _Planner:
         if not {*self.rewriter.kept[path]} <= self.active.get(path, set()):
             return False
         if second.out_features * layer.in_features > layer.weight.numel() + second.weight.numel():
-            self.notes.append(f"{path}: affine, but stays: folded into {reader} it would be larger")
+            self._note(path, "fold", f"affine, but stays: folded into {reader} it would be larger")
             return False
         self._take({"op": "fold", "layer": path, "reader": reader})
         return True

@@ -23,7 +23,7 @@ from tinygrow.stability.program import (
 
 # Multiply-adds for the bounds of one node: some ten seconds of one core.
 MOST_WORK = 5e10
-_MOST_COEFFICIENTS = 4_000_000  # that lines are shipped with, 32 MB
+_MOST_COEFFICIENTS = 500_000  # that lines are shipped with, 4 MB
 
 
 @dataclass(frozen=True, slots=True)
