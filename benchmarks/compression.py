@@ -120,7 +120,7 @@ TASKS: dict[str, Task] = {
         test_images=10_000,
         network=_RESIDUAL,
         penalty="l1_norm",
-        strengths=(0.0, 0.02, 0.05, 0.1, 0.2, 0.4),
+        strengths=(0.0, 0.02, 0.05, 0.07, 0.1, 0.2, 0.4),
         epochs=10,
         crop_padding=4,
         flip="random",
@@ -199,7 +199,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--strengths", type=float, nargs="+", help="default: the task's")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--picture", type=Path, metavar="FOLDER", help="write picture and tables")
+    parser.add_argument(
+        "--picture",
+        type=Path,
+        metavar="FOLDER",
+        help="write the picture and print the tables",
+    )
     options = parser.parse_args(arguments)
     try:
         if options.picture:

@@ -104,7 +104,7 @@ def draw(tasks: Mapping[str, tuple[Record, Sequence[Record]]]) -> tuple[str, byt
 
 
 def write_report(folder: Path, out: Path) -> str:
-    """Write tables, picture and all cells in numbers; return the tables."""
+    """Write the picture and all cells in numbers; return the tables."""
     tasks = collect(folder)
     out.mkdir(parents=True, exist_ok=True)
     parts = []
@@ -115,7 +115,6 @@ def write_report(folder: Path, out: Path) -> str:
         )
     text = "\n".join(parts)
     svg, png = draw(tasks)
-    write_text(out / "tables.md", text)
     write_text(out / "compression.svg", svg)
     write_bytes(out / "compression.png", png)
     cells = {name: {"setup": setup, "cells": list(cells)} for name, (setup, cells) in tasks.items()}

@@ -75,6 +75,6 @@ def test_what_is_missing_is_told(
 
 def test_an_unknown_model_is_told(dense: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(dense.folder)
-    code, text = _run(_model(dense), "toi")
+    code, text = _run(_model(dense), "toyy")
     assert code == 1
     assert "did you mean toy?" in text

@@ -62,7 +62,6 @@ class Certificate:
         after: initialisers' hashes and counts of the product.
         units: one entry a unit.
         steps: the rewrites, in order.
-        counts: what the writer counted.
         crown: slopes and lines behind proofs of method `crown`; empty: there are none.
     """
 
@@ -72,7 +71,6 @@ class Certificate:
     after: Mapping[str, Any]
     units: tuple[Unit, ...]
     steps: tuple[Mapping[str, Any], ...]
-    counts: Mapping[str, Any]
     crown: Mapping[str, Any]
 
 
@@ -123,7 +121,6 @@ def _certificate(value: Any) -> Certificate:
         after=_mapping(whole.get("after"), "after"),
         units=units,
         steps=tuple(_mapping(step, "a step") for step in steps),
-        counts=_mapping(whole.get("counts", {}), "counts"),
         crown=_mapping(whole.get("crown", {}), "crown"),
     )
 

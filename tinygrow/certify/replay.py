@@ -176,6 +176,12 @@ class Replay:
         there = rows[[self.network.place(layer, unit) for unit in into]]
         left = np.abs(here - factors @ there).sum(axis=1)
         scale = np.abs(here).sum(axis=1) + np.abs(factors) @ np.abs(there).sum(axis=1)
+        # A row that is nearly 0 may be left out of a unit that is nearly its bias.
+        box = self.bounds.boxes[self.network.graph.layer(layer).inputs[0]]
+        reach = max(float(np.abs(box.lower).max()), float(np.abs(box.upper).max()))
+        if 0 < reach < np.inf:
+            bias = self.network.bias(layer)[[self.network.place(layer, unit) for unit in units]]
+            scale = scale + np.abs(bias) / reach
         for unit, rest, whole in zip(units, left, scale, strict=True):
             if not rest <= RESIDUAL * whole:
                 raise Refusal(
