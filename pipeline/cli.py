@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from pipeline.commands import checked, model_argument
-from pipeline.deploying import benchmark, package, predict
+from pipeline.deploying import benchmark, certify, package, predict
 from pipeline.process import share_cores, terminate
 from pipeline.program import Program
 from pipeline.serving import serve
@@ -185,6 +185,24 @@ def finetune(
 
 @cli.command()
 @model_argument
+def compress(model: str) -> None:
+    """Take out of MODEL what provably never matters.
+
+    Units that are on one side of zero for every possible image are looked for, and what they make
+    superfluous is removed: the network computes the same. Often there is nothing, and it goes on as
+    it is. Writes models/MODEL/compressed.safetensors, certificate.json and, for the certificate,
+    uncompressed.onnx.
+    """
+    observer = checked("models", model)
+    from pipeline import state
+    from pipeline.stages import compress as stage
+
+    state.drop("finetune", model)
+    stage.run(model, observer=observer)
+
+
+@cli.command()
+@model_argument
 @click.option(
     "--checkpoint",
     type=click.Path(path_type=Path),
@@ -209,11 +227,8 @@ def export(model: str, checkpoint: Path | None, output: Path | None) -> None:
     if (checkpoint is None) != (output is None):
         raise click.UsageError("--checkpoint and --output go together")
     observer = checked("models", model)
-    from pipeline import state
     from pipeline.stages import export as stage
 
-    if checkpoint is None:
-        state.drop("finetune", model)
     stage.run(model, observer=observer, checkpoint=checkpoint, output=output)
 
 
@@ -246,7 +261,7 @@ def report(model: str) -> None:
     stage.run(model, observer=observer)
 
 
-for command in (predict, benchmark, package, serve):
+for command in (predict, benchmark, certify, package, serve):
     cli.add_command(command)
 
 

@@ -80,6 +80,33 @@ def predict(
 
 @click.command()
 @model_argument
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def certify(ctx: click.Context, model: str, as_json: bool) -> None:
+    """Check the certificate of MODEL: that its product computes what the network before did.
+
+    MODEL is a name under models/, or a folder with certificate.json, uncompressed.onnx and the fp32
+    product. By numpy and onnx alone: bounds are recomputed, rewrites are replayed, and the result
+    is compared with the product. What rests on a solver's word is counted as trusted. The exit code
+    is 1 where anything is refused.
+
+    \b
+    Examples:
+      python -m pipeline certify demo
+      python -m pipeline certify packages/demo --json
+    """  # noqa: D301 - click's mark is the control character itself
+    import json
+
+    from pipeline import certify as work
+
+    found = work.certify(model)
+    for line in [json.dumps(found.to_dict())] if as_json else work.lines(found):
+        click.echo(line)
+    ctx.exit(0 if found.accepted else 1)
+
+
+@click.command()
+@model_argument
 @click.option(
     "-b",
     "--batch",

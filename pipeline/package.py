@@ -66,6 +66,9 @@ def run(
             write_bytes(made / f"{product.precision}.onnx", product.path.read_bytes())
             verdicts = product.sidecar_path.read_bytes()
             write_bytes(made / f"{product.precision}.json", verdicts)
+        for path in (paths.certificate(name), paths.uncompressed(name)):
+            if path.is_file():
+                write_bytes(made / path.name, path.read_bytes())
         write_text(made / "README.md", cards.model_card(card))
         write_text(made / "labels.txt", labels(contract))
         write_text(made / "requirements.txt", _requirements())

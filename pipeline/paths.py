@@ -55,6 +55,26 @@ def finetune_metrics(model: str) -> Path:
     return metrics_folder(model) / "finetune.json"
 
 
+def compressed(model: str) -> Path:
+    """Checkpoint that is exported: folded, and without what provably never matters."""
+    return model_folder(model) / "compressed.safetensors"
+
+
+def uncompressed(model: str) -> Path:
+    """The network before `compress`, as ONNX: what the certificate compares with."""
+    return model_folder(model) / "uncompressed.onnx"
+
+
+def certificate(model: str) -> Path:
+    """What was proved, and what was done about it (JSON), from `compress`."""
+    return model_folder(model) / "certificate.json"
+
+
+def compress_metrics(model: str) -> Path:
+    """Flat figures (JSON) from `compress`."""
+    return metrics_folder(model) / "compress.json"
+
+
 def exported_folder(model: str) -> Path:
     """Candidates, one ONNX file a precision, from `export`."""
     return model_folder(model) / "exported"

@@ -12,6 +12,7 @@ from tinygrow.architecture import final_architecture, seed_architecture
 from tinygrow.errors import SettingError, TinygrowError
 from tinygrow.growth.schedule import check_plan
 from tinygrow.settings.check import MAX_SEED, between
+from tinygrow.settings.compress import CompressSettings
 from tinygrow.settings.growth import GrowthSettings
 from tinygrow.settings.network import CustomSettings, NetworkSettings
 from tinygrow.settings.products import ExportSettings, ValidateSettings
@@ -22,6 +23,7 @@ TOP = ("root", "data", "models")
 SECTIONS: dict[str, type] = {
     "growth": GrowthSettings,
     "finetune": FinetuneSettings,
+    "compress": CompressSettings,
     "export": ExportSettings,
     "validate": ValidateSettings,
 }

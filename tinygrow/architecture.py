@@ -24,6 +24,8 @@ class Architecture:
             convolution, of each hidden layer, or whatever is found in the network.
         network: `package.module:function` that makes the network (`custom`; else empty).
         arguments: plain data that the function gets besides shape and classes (`custom`).
+        compressed: what compression changed of the structure (`tinygrow.networks.compressed`), of
+            a network that is folded; the widths above are those before. Empty: not compressed.
     """
 
     kind: Literal["resnet", "mlp", "custom"]
@@ -34,6 +36,7 @@ class Architecture:
     middle_widths: tuple[int, ...] = ()
     network: str = ""
     arguments: dict[str, Any] = field(default_factory=dict, hash=False)
+    compressed: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -78,6 +81,8 @@ class Architecture:
         value = asdict(self)
         if self.kind != "custom":
             del value["network"], value["arguments"]
+        if not self.compressed:
+            del value["compressed"]
         return value
 
     @classmethod

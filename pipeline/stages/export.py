@@ -1,5 +1,6 @@
 """Stage `export`: the final evaluation, then one self-contained ONNX file a precision."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -34,22 +35,23 @@ def run(
     Args:
         name: of a block under `models` in `params.yaml`.
         observer: told of progress.
-        checkpoint: another one than the fine-tuned, such as a snapshot of growth.
+        checkpoint: another one than the compressed, such as a snapshot of growth.
         output: where its file goes, in fp32 alone; figures are then not written.
     """
     values = parameters.read()
     settings = values.section(name, "export", ExportSettings)
     data = paths.prepared(values.value(name, "data"))
     seed = values.value(name, "seed")
-    source = load_checkpoint(checkpoint or paths.finetuned(name))
+    source = load_checkpoint(checkpoint or paths.compressed(name))
     card = load_card(data)
-    require_fit(source, card, checkpoint or paths.finetuned(name))
+    require_fit(source, card, checkpoint or paths.compressed(name))
     test = load_split(data, "test")
 
     folded = fold_batch_norm(source.network)
     logits = torch_logits(folded, card, test.images.numpy(), observer)
     percent = accuracy(logits, test.labels.numpy())
-    metadata = build_metadata(name, source, card, percent)
+    # Its figures are those of what is shipped.
+    metadata = build_metadata(name, replace(source, network=folded), card, percent)
     told = f"test accuracy {percent:.2f} %"
     if output is not None:
         export_onnx(folded, card, settings, metadata, output)

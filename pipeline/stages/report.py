@@ -70,6 +70,7 @@ def run(name: str, *, observer: Observer) -> None:
             data_settings=values.tree["data"][data_name],
             versions=_versions(),
             products=sidecars,
+            certificate=read_json(paths.certificate(name)),
             **_speed(name),
             **figures,
         )

@@ -18,6 +18,7 @@ from tinygrow.errors import TinygrowError
 from tinygrow.files import atomic_folder, write_bytes, write_json
 from tinygrow.machine import processor
 from tinygrow.observer import Observer
+from tinygrow.products.gate.before import Before
 from tinygrow.products.gate.check import Verdict, judge
 from tinygrow.products.gate.run import run_gate
 from tinygrow.products.gate.subject import Subject
@@ -42,8 +43,13 @@ def run(name: str, *, observer: Observer) -> None:
             f"{paths.exported(name, 'fp32')} does not exist; run the export stage"
             f" (dvc repro export@{name})"
         )
-    card, checkpoint = load_card(data), load_checkpoint(paths.finetuned(name))
-    require_fit(checkpoint, card, paths.finetuned(name))
+    card, checkpoint = load_card(data), load_checkpoint(paths.compressed(name))
+    require_fit(checkpoint, card, paths.compressed(name))
+    before = Before(
+        trained=load_checkpoint(paths.finetuned(name)).network,
+        certificate=paths.certificate(name),
+        uncompressed=paths.uncompressed(name),
+    )
     test = load_split(data, "test")
     export = values.section(name, "export", ExportSettings)
     settings = values.section(name, "validate", ValidateSettings)
@@ -58,6 +64,7 @@ def run(name: str, *, observer: Observer) -> None:
         labels=test.labels.numpy(),
         settings=settings,
         observer=observer,
+        before=before,
     )
     verdicts: dict[Precision, Verdict] = {}
     with atomic_folder(paths.products_folder(name)) as folder:
@@ -132,6 +139,7 @@ def _sidecar(name: str, precision: Precision, subject: Subject, verdict: Verdict
         "accuracy": _numbers(checks, "accuracy"),
         "agreement": _numbers(checks, "agreement"),
         "calibration": _numbers(checks, "calibration"),
+        "compression": _compression(name, precision, checks),
         "latency": latency,
         "machine": {
             "processor": processor(),
@@ -140,6 +148,22 @@ def _sidecar(name: str, precision: Precision, subject: Subject, verdict: Verdict
             "torch": version("torch"),
         },
     }
+
+
+def _compression(name: str, precision: Precision, checks: dict[str, Any]) -> dict[str, Any]:
+    """Return what is claimed of the product beside the network before compression."""
+    certified = precision == "fp32" and checks.get("certificate", {}).get("status") == "passed"
+    told = {
+        "certified": certified,
+        "said": "certified: the same function of every uint8 image as before compression"
+        if certified
+        else "not certified"
+        if precision == "fp32"
+        else "derived from the fp32 product, not certified",
+    }
+    content = paths.certificate(name).read_bytes()
+    told["certificate_sha256"] = hashlib.sha256(content).hexdigest()
+    return {**told, **json.loads(content)["counts"]}
 
 
 def _numbers(checks: dict[str, Any], name: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from torch import nn
 
 from tests.growth.scenes import resnet
 from tinygrow.growth.discovery import find_sites
-from tinygrow.growth.resize import resize
+from tinygrow.growth.resize import narrow, resize
 from tinygrow.growth.sites import sites_of
 
 
@@ -56,3 +56,21 @@ def test_a_width_may_go_down_and_up_again() -> None:
     resize(network, site, 6)
 
     assert {name: value.shape for name, value in network.state_dict().items()} == shapes
+
+
+def test_units_that_are_kept_keep_their_weights() -> None:
+    torch.manual_seed(0)
+    network, x = vgg().eval(), torch.randn(2, 3, 8, 8)
+    site = find_sites(network, x)[0]
+    dead = [1, 4, 5]
+    with torch.no_grad():
+        network[1].weight[dead], network[1].bias[dead] = 0.0, -1.0
+    right, fan_in, read = network(x), network[0].weight.clone(), network[5].weight.clone()
+    kept = [7, 0, 2, 3, 6]  # in whatever order
+
+    narrow(network, site, torch.tensor(kept))
+
+    assert torch.equal(network[0].weight, fan_in[kept])
+    assert torch.equal(network[5].weight.unflatten(1, (5, 9)), read.unflatten(1, (8, 9))[:, kept])
+    assert (network[0].out_channels, network[1].num_features, network[5].in_features) == (5, 5, 45)
+    assert torch.allclose(network(x), right, atol=1e-6)

@@ -41,6 +41,7 @@ def test_the_folder_and_the_archive_hold_the_same_and_checksums_of_it(workspace:
         "Dockerfile",
         "README.md",
         "SHA256SUMS",
+        "certificate.json",
         "fp32.json",
         "fp32.onnx",
         "int8.json",
@@ -215,3 +216,20 @@ def test_in_a_clean_environment(workspace: Path, tmp_path: Path) -> None:
         [inside, "-m", "pip", "list", "--format", "json"], check=True, capture_output=True
     )
     assert "torch" not in {entry["name"] for entry in json.loads(listed.stdout)}
+
+
+def test_the_certificate_travels_and_the_card_says_what_it_is_of(workspace: Path) -> None:
+    said = {"fp32": "certified: the same function", "int8": "derived from the fp32 product"}
+    for precision, words in said.items():
+        path = workspace / "models" / "toy" / "products" / f"{precision}.json"
+        told = json.loads(path.read_text()) | {"compression": {"said": words, "removed": 3}}
+        path.write_text(json.dumps(told))
+    for name in ("certificate.json", "uncompressed.onnx"):
+        (workspace / "models" / "toy" / name).write_bytes(b"content")
+    folder = pack()
+    card = (folder / "README.md").read_text()
+    assert "Compression removed 3 units.\n" in card
+    assert "`fp32.onnx` is certified: the same function.\n" in card
+    assert "`int8.onnx` is derived from the fp32 product.\n" in card
+    assert (folder / "certificate.json").read_bytes() == b"content"
+    assert (folder / "uncompressed.onnx").read_bytes() == b"content"

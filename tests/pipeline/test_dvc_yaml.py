@@ -16,7 +16,8 @@ from pipeline.closure import ROOT, import_closure
 from pipeline.params import MODEL_VALUES
 from tests.pipeline.closure import compact, expand
 
-STAGES = ("download", "grow", "finetune", "export", "validate", "report")
+STAGES = ("download", "grow", "finetune", "compress", "export", "validate", "report")
+BUILDING = ("grow", "finetune", "compress", "export", "validate")
 CODE = "${root}/"
 USERS = "networks"
 """Where users put their networks."""
@@ -103,7 +104,7 @@ def test_stages_that_may_build_a_users_network_hang_on_its_folder(stage: str) ->
     used = import_closure(Path("pipeline", "stages", f"{stage}.py"))
     builds = Path("tinygrow/networks/custom.py") in used
     assert (CODE + USERS in template(stage)["deps"]) == builds
-    assert builds == (stage in ("grow", "finetune", "export", "validate"))
+    assert builds == (stage in BUILDING)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -111,7 +112,7 @@ def test_code_dependencies_are_written_shortest(stage: str) -> None:
     assert code_dependencies(stage) == compact(expand(code_dependencies(stage)))
 
 
-@pytest.mark.parametrize("stage", ["grow", "finetune", "export", "validate"])
+@pytest.mark.parametrize("stage", BUILDING)
 def test_long_stages_hang_on_no_code_of_command_line_or_drawing(stage: str) -> None:
     for code in code_dependencies(stage):
         assert not re.match(r"pipeline/(cli|schema|progress|doctor|predict)|tinygrow/report", code)

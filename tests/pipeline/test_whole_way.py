@@ -14,7 +14,7 @@ from pipeline.cli import cli
 from tests.pipeline.run_dvc import dvc
 from tests.pipeline.tiny import GRADMAX, MLP, RESNET, write_tiny_params
 
-STAGES = ("grow", "finetune", "export", "validate", "report")
+STAGES = ("grow", "finetune", "compress", "export", "validate", "report")
 
 
 OWN = {
@@ -126,7 +126,7 @@ def test_dvc_makes_a_model_once_and_again_only_what_a_change_reaches(workspace: 
     dvc(workspace, "repro", "report@demo")
     summary = workspace / paths.summary("demo")
     assert figures(summary)["validated"] is True
-    assert dvc(workspace, "repro").count("didn't change, skipping") == 6
+    assert dvc(workspace, "repro").count("didn't change, skipping") == 7
 
     text = (workspace / "params.yaml").read_text()
     assert text.count("epochs: 2\n") == 1

@@ -17,7 +17,7 @@ from tinygrow.growth.statistics import neuron_moments, update_moments
 from tinygrow.growth.surgery import measure_running_statistics
 from tinygrow.networks.build import build_network
 from tinygrow.settings.growth import SolverSettings, StatisticsSettings
-from tinygrow.settings.training import FinetuneSettings, TrainingSettings
+from tinygrow.settings.training import FinetuneSettings, InducementSettings, TrainingSettings
 from tinygrow.training.evaluate import evaluate
 from tinygrow.training.finetune import finetune
 from tinygrow.training.loop import Trainer
@@ -75,7 +75,12 @@ def finetuning(compile: Literal["on", "off"] = "off") -> dict[str, Any]:
     """Two epochs of a perceptron, in batches that two processes cannot halve."""
     network, _ = perceptron((3, 4))
     settings = FinetuneSettings(
-        epochs=2, max_epochs=0, evaluate_every=1, compile=compile, training=UNEVEN
+        epochs=2,
+        max_epochs=0,
+        evaluate_every=1,
+        compile=compile,
+        stability=InducementSettings(l1_weights=0.05, rs_loss=0.1),
+        training=UNEVEN,
     )
     done = finetune(network, stream(seed=3), patterns(30, seed=2), settings)
     return {

@@ -16,6 +16,7 @@ from onnx import TensorProto, numpy_helper
 from pipeline import paths
 from pipeline.cli import cli
 from pipeline.schema import SECTIONS
+from pipeline.stages import compress as compress_stage
 from pipeline.stages import export as export_stage
 from tinygrow.checkpoint import Checkpoint, save_checkpoint
 from tinygrow.data.prepared import DataCard, Split, save_prepared
@@ -50,6 +51,7 @@ def built(
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        compress_stage.run("tiny", observer=Observer())
         export_stage.run("tiny", observer=Observer())
     return folder
 
@@ -118,6 +120,8 @@ def test_sound_products_are_published(folder: Path) -> None:
         assert told["bytes"] == len(content)
         assert [e["batch"] for e in told["latency"]] == [1, 64]
         assert {e["provider"] for e in told["latency"]} == {"cpu"}
+        assert told["compression"]["certified"] == (precision == "fp32")
+        assert ("derived" in told["compression"]["said"]) == (precision != "fp32")
         assert set(told["checks"]) == set(entry["checks"])
         for name in ("accuracy", "agreement", "calibration"):
             assert told[name] == entry["checks"][name]["numbers"]
@@ -292,3 +296,35 @@ def test_a_snapshot_goes_where_it_is_told(folder: Path) -> None:
     )
     assert (folder / "snapshot.onnx").read_bytes() == paths.exported("tiny").read_bytes()
     assert not paths.export_metrics("tiny").exists()
+
+
+def test_compression_gives_the_same_bytes_and_says_that_nothing_went(folder: Path) -> None:
+    class Listener(Observer):
+        def __init__(self) -> None:
+            self.lines: list[str] = []
+
+        def say(self, line: str) -> None:
+            self.lines.append(line)
+
+    files = [paths.compressed("tiny"), paths.certificate("tiny"), paths.uncompressed("tiny")]
+    before = [file.read_bytes() for file in files]
+    listener = Listener()
+    compress_stage.run("tiny", observer=listener)
+    assert [file.read_bytes() for file in files] == before
+    assert "0 units REMOVED" in listener.lines[-1]
+    figures = json.loads(paths.compress_metrics("tiny").read_text())
+    assert figures["removed"] == 0 and figures["parameters"] == figures["parameters_before"] > 0
+
+
+def test_a_certificate_that_says_what_is_not_so_stops_the_product(folder: Path) -> None:
+    told = json.loads(paths.certificate("tiny").read_text())
+    told["units"].append(
+        {"layer": "stages.0.block0.conv1", "index": 0, "kind": "inactive", "bound": -1.0}
+        | {"method": "interval", "margin": 1.0, "slack": 0.0, "action": "kept"}
+    )
+    paths.certificate("tiny").write_text(json.dumps(told))
+    code, output = validate()
+    assert code == 1
+    assert "certificate: FAILED stages.0.block0.conv1[0]: it is not inactive" in output
+    assert "fp32.onnx" not in published()
+    assert not sidecar()["compression"]["certified"]

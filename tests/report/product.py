@@ -70,6 +70,29 @@ FIGURES: dict[str, dict[str, Any]] = {
         },
     },
 }
+CERTIFICATE: dict[str, Any] = {
+    "format": 1,
+    "before": {"parameters": 4919, "multiply_adds": 864123},
+    "after": {"parameters": 4411, "multiply_adds": 801234},
+    "layers": [
+        {
+            "layer": "stages.0.block0.conv1",
+            "units": 8,
+            "inactive": 2,
+            "active": 1,
+            "refuted": 4,
+            "unknown": 1,
+            "removed": 2,
+        }
+    ],
+    "units": [
+        {"layer": "stages.0.block0.conv1", "index": 1, "method": "interval", "action": "removed"},
+        {"layer": "stages.0.block0.conv1", "index": 3, "method": "interval", "action": "kept"},
+    ],
+    "counts": {"proved": 3, "refuted": 9, "unknown": 1, "removed": 2},
+    "notes": ["stem.0: 1 channels <stay>"],
+    "settings": {"stability": {"bounds": "interval", "milp": "off"}},
+}
 SIDECAR = {
     "model": "toy",
     "precision": "fp32",
@@ -175,6 +198,7 @@ def write_pipeline(folder: Path, **changes: Any) -> None:
     tables["growth.json"].rename(models / "growth.json")
     for stage, figures in FIGURES.items():
         (metrics / f"{stage}.json").write_text(json.dumps(figures))
+    (models / "certificate.json").write_text(json.dumps(CERTIFICATE))
     validate = metrics / "validate.json"
     table = {"passed": True, "products": {"fp32": json.loads(validate.read_text())}}
     validate.write_text(json.dumps(table))

@@ -1,6 +1,7 @@
-"""A network's growable width set to any number: how a network of the user's gets its widths.
+"""A network's widths set to any number, and units taken out of it.
 
-Widening with new neurons, as growth does, is `tinygrow.growth.surgery`.
+A network of the user's gets its widths here, and compression takes units out. Widening with new
+neurons, as growth does, is `tinygrow.growth.surgery`.
 """
 
 import math
@@ -8,6 +9,7 @@ import math
 import torch
 from torch import nn
 
+from tinygrow.growth.patches import Layer
 from tinygrow.growth.sites import Site
 
 
@@ -25,34 +27,69 @@ def resize(network: nn.Module, site: Site, width: int) -> None:
         width: at least 1.
     """
     first, second = site.layers(network)
-    old = first.weight.shape[0]
+    old, columns = first.weight.shape[0], second.weight.shape[1]
     if width == old:
         return
-    kept = torch.arange(width, device=first.weight.device) % old
-    _select(first, ("weight", "bias"), kept)
+    narrow(network, site, torch.arange(width, device=first.weight.device) % old)
+    if width < old:
+        second.weight *= math.sqrt(old / width)
+    else:
+        second.weight[:, columns:] = 0.0
+
+
+@torch.no_grad()
+def narrow(network: nn.Module, site: Site, kept: torch.Tensor) -> None:
+    """Keep some units of a site, in place; their weights stay as they are, bit by bit.
+
+    Args:
+        network: holds the site.
+        site: where.
+        kept: int64 indices of the units, at least one, in the order that they get; one that is
+            named twice is there twice.
+    """
+    first, second = site.layers(network)
+    old = first.weight.shape[0]
+    keep_outputs(first, kept)
     for name in site.norms:
         norm = network.get_submodule(name)
         assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
         features = _repeated(kept, norm.num_features // old)
         norm.num_features = len(features)
-        _select(norm, ("weight", "bias", "running_mean", "running_var"), features)
-    columns = _repeated(kept, 1)
-    if isinstance(second, nn.Linear):
-        columns = _repeated(kept, second.in_features // old)
-    weight = second.weight.index_select(1, columns)
-    if width < old:
-        weight *= math.sqrt(old / width)
+        _select(norm, ("weight", "bias", "running_mean", "running_var"), 0, features)
+    keep_inputs(second, kept, old)
+
+
+@torch.no_grad()
+def keep_outputs(layer: Layer, kept: torch.Tensor) -> None:
+    """Keep some of the units that a layer writes, in place, with their biases.
+
+    Args:
+        layer: convolution or linear.
+        kept: int64 indices of units.
+    """
+    _select(layer, ("weight", "bias"), 0, kept)
+    if isinstance(layer, nn.Conv2d):
+        layer.out_channels = len(kept)
     else:
-        weight[:, second.weight.shape[1] :] = 0.0
-    second.weight = nn.Parameter(weight, requires_grad=second.weight.requires_grad)
-    if isinstance(first, nn.Conv2d):
-        first.out_channels = width
+        layer.out_features = len(kept)
+
+
+@torch.no_grad()
+def keep_inputs(layer: Layer, kept: torch.Tensor, width: int) -> None:
+    """Keep some of the units that a layer reads, in place.
+
+    Args:
+        layer: convolution or linear; a linear one that reads flattened maps has several columns a
+            unit.
+        kept: int64 indices of units.
+        width: units that it has read so far.
+    """
+    columns = _repeated(kept, layer.weight.shape[1] // width)
+    _select(layer, ("weight",), 1, columns)
+    if isinstance(layer, nn.Conv2d):
+        layer.in_channels = len(columns)
     else:
-        first.out_features = width
-    if isinstance(second, nn.Conv2d):
-        second.in_channels = width
-    else:
-        second.in_features = len(columns)
+        layer.in_features = len(columns)
 
 
 def _repeated(kept: torch.Tensor, count: int) -> torch.Tensor:
@@ -60,13 +97,13 @@ def _repeated(kept: torch.Tensor, count: int) -> torch.Tensor:
     return (kept[:, None] * count + torch.arange(count, device=kept.device)).flatten()
 
 
-def _select(module: nn.Module, names: tuple[str, ...], kept: torch.Tensor) -> None:
+def _select(module: nn.Module, names: tuple[str, ...], dim: int, kept: torch.Tensor) -> None:
     """Take the entries `kept` of a module's tensors, of those that it has."""
     for name in names:
         old = getattr(module, name)
         if old is None:
             continue
-        new = old.index_select(0, kept)
+        new = old.index_select(dim, kept)
         if isinstance(old, nn.Parameter):
             new = nn.Parameter(new, requires_grad=old.requires_grad)
         setattr(module, name, new)

@@ -1,12 +1,16 @@
 """From an `Architecture` to a module."""
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
 from tinygrow.architecture import Architecture
+from tinygrow.networks.compressed import restructured
 from tinygrow.networks.custom import build_custom
 from tinygrow.networks.mlp import MLP
 from tinygrow.networks.resnet import ResNet
+from tinygrow.products.fold import fold_batch_norm
 
 
 def build_network(architecture: Architecture, seed: int | None = None) -> nn.Module:
@@ -17,8 +21,12 @@ def build_network(architecture: Architecture, seed: int | None = None) -> nn.Mod
 
     Args:
         architecture: what to build.
-        seed: of the weights; None leaves PyTorch's own initialisation (for loading weights).
+        seed: of the weights; None leaves PyTorch's own initialisation (for loading weights), which
+            is all that there is for a compressed network.
     """
+    if architecture.compressed:
+        before = build_network(replace(architecture, compressed={}))
+        return restructured(fold_batch_norm(before), architecture.compressed)
     if architecture.kind == "custom":
         return build_custom(architecture, seed)
     network: nn.Module = (

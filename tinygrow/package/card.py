@@ -63,6 +63,7 @@ def model_card(card: CardData) -> str:
         share=lambda checked: _or_absent(checked.get("agreement"), lambda x: f"{100 * x:.2f} %"),
         ece=lambda checked: _or_absent(checked.get("onnx"), lambda x: f"{x:.4f}"),
         interval=_interval(card),
+        compression=_compression(card),
         growth=_growth(card),
         sweeps=_sweeps(card.history),
         finetuning=_finetuning(card),
@@ -83,6 +84,16 @@ def _interval(card: CardData) -> str:
     share = float(card.products[0].sidecar["accuracy"]["onnx"]) / 100
     low, high = wilson(share, card.data.counts["test"])
     return f"{100 * low:.2f} to {100 * high:.2f} %"
+
+
+def _compression(card: CardData) -> list[str]:
+    """Return what is claimed of each product beside the network before compression."""
+    told = [(p.precision, p.sidecar.get("compression", {})) for p in card.products]
+    lines = [f"`{precision}.onnx` is {found['said']}." for precision, found in told if found]
+    if lines:
+        removed = next(found["removed"] for _, found in told if found)
+        lines.insert(0, f"Compression removed {numbers.count(removed)} units.")
+    return lines
 
 
 def _origin(card: CardData) -> str:

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
@@ -11,7 +11,7 @@ from markupsafe import Markup
 from tinygrow.benchmark.document import SpeedTable
 from tinygrow.data.prepared import DataCard
 from tinygrow.errors import TinygrowError
-from tinygrow.report import numbers
+from tinygrow.report import compression, numbers
 from tinygrow.report.history import History
 from tinygrow.report.pictures import Picture
 from tinygrow.report.samples import Sample, Samples
@@ -51,6 +51,7 @@ class PageData:
         versions: package to version, of the stage that wrote the page.
         speed: medians of the benchmark, where it was run on these products.
         speed_machine: what they were measured on.
+        certificate: of the compression; empty: there was none.
     """
 
     history: History
@@ -68,6 +69,7 @@ class PageData:
     products: Sequence[Mapping[str, Any]] = ()
     speed: SpeedTable | None = None
     speed_machine: str = ""
+    certificate: Mapping[str, Any] = field(default_factory=dict)
 
 
 def render_page(data: PageData) -> str:
@@ -117,6 +119,7 @@ def _render(data: PageData) -> str:
         latencies=latency_rows(data.sidecar),
         products=products,
         product=next((row.name for row in products if row.published), "fp32"),
+        compressed=_compression(data.certificate),
         machine=data.sidecar.get("machine", {}),
         widths=width_rows(data.history),
         shares=time_shares(data.history, data.finetune),
@@ -124,6 +127,17 @@ def _render(data: PageData) -> str:
         data_settings=setting_rows(data.data_settings),
         shown=_shown(data.samples),
     )
+
+
+def _compression(certificate: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not certificate:
+        return None
+    return {
+        "summary": compression.summary(certificate),
+        "layers": compression.layer_rows(certificate),
+        "why": compression.why_no_more(certificate),
+        "methods": sorted({unit["method"] for unit in certificate["units"]}),
+    }
 
 
 def _cards(data: PageData) -> list[Row]:
@@ -135,7 +149,7 @@ def _cards(data: PageData) -> list[Row]:
             numbers.percent(data.export["test_accuracy"]),
             f"PyTorch; ONNX Runtime {numbers.percent(onnx)}",
         ),
-        Row("Parameters", numbers.count(data.export["parameters"]), "trained numbers"),
+        Row("Parameters", numbers.count(data.export["parameters"]), "numbers in the file"),
         Row("Multiply-adds", numbers.count(data.export["multiply_adds"]), "for one image"),
         Row("File", numbers.size(data.export["file_bytes"]), "fp32.onnx, float32"),
     ]

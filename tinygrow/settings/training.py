@@ -105,6 +105,27 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InducementSettings:
+    """Penalties that make units provably stable, for exact compression; 0 switches one off.
+
+    Attributes:
+        l1_norm: proximal l1 on the scales of BatchNorm, which makes channels exactly zero.
+        l1_weights: proximal l1 on the weights of dense layers.
+        rs_loss: weight of the RS loss, which pushes both bounds of a pre-activation to one side of
+            zero (Xiao and others, 2019); for small networks.
+    """
+
+    l1_norm: float = 0.0
+    l1_weights: float = 0.0
+    rs_loss: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least("l1_norm", self.l1_norm, 0)
+        at_least("l1_weights", self.l1_weights, 0)
+        at_least("rs_loss", self.rs_loss, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneSettings:
     """Training at full width.
 
@@ -119,6 +140,7 @@ class FinetuneSettings:
         compile: training steps by torch.compile, once for the whole training: `off`, `on`, or
             `auto`: on a GPU. Where nothing can be compiled, as no compiler is installed, a line
             says so and training goes on without.
+        stability: penalties that make units removable by exact compression.
         training: the recipe.
     """
 
@@ -128,6 +150,7 @@ class FinetuneSettings:
     convergence_points: float = 0.5
     evaluate_every: int = 1
     compile: Literal["off", "on", "auto"] = "off"
+    stability: InducementSettings = field(default_factory=InducementSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def __post_init__(self) -> None:

@@ -40,6 +40,14 @@ class DeviceImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def box(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the smallest and the largest normalised image, both (C, H, W)."""
+        shape = (2, *self.images_NHWC.shape[1:])
+        ends = torch.zeros(shape, dtype=torch.uint8, device=self.device)
+        ends[1] = 255
+        lower, upper = self.normalize(ends)
+        return lower, upper
+
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """Yield all images in order, as they are."""
         for start in range(0, len(self), batch_size):

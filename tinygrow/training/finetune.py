@@ -88,6 +88,7 @@ def finetune(
         total_epochs=settings.epochs,
         observer=observer,
         compile=settings.compile,
+        inducement=settings.stability,
     )
     rows: list[EpochRow] = []
     done: TrainingSummary | None = None  # of an epoch that is trained but not yet in the log

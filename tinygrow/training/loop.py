@@ -15,7 +15,7 @@ from torch import nn
 from tinygrow.distributed import add_up, processes
 from tinygrow.errors import TinygrowError
 from tinygrow.observer import Observer
-from tinygrow.settings.training import TrainingSettings
+from tinygrow.settings.training import InducementSettings, TrainingSettings
 from tinygrow.state.values import copied, load_weights
 from tinygrow.training.batches import TrainingStream
 from tinygrow.training.compiled import compiled
@@ -27,6 +27,8 @@ from tinygrow.training.optimizer import (
 )
 from tinygrow.training.parallel import draw_apart, in_parallel, same_buffers
 from tinygrow.training.precision import is_coarse
+from tinygrow.training.proximal import copy_zeros, shrink
+from tinygrow.training.rs_loss import RSLoss
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class Trainer:
         observer: is told of every step.
         compile: steps by torch.compile (`tinygrow.training.compiled`); not for a network that
             grows, each width of which would be compiled by itself.
+        inducement: penalties that make units stable. Losses that are told are without them.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Trainer:
         total_epochs: float,
         observer: Observer | None = None,
         compile: Literal["off", "on", "auto"] = "off",
+        inducement: InducementSettings | None = None,
     ) -> None:
         self.network = network
         self.stream = stream
@@ -101,6 +105,8 @@ class Trainer:
         self.optimizer = make_optimizer(network, settings)
         self.average = copy.deepcopy(network) if settings.ema else None
         self.after_step: Callable[[], None] = lambda: None
+        self.inducement = inducement or InducementSettings()
+        self._rs_loss: RSLoss | None = None
         self._compile = compile
         self._called: nn.Module | None = None  # by steps: the network, or compiled from it
         self.described = ""
@@ -141,6 +147,8 @@ class Trainer:
         coarse = is_coarse(self.settings.precision, self.network, device)
         if self._called is None:
             self._called = compiled(self.network, device, self._compile, self.observer.say)
+        if self.inducement.rs_loss and self._rs_loss is None:
+            self._rs_loss = RSLoss(self.network, *self.stream.images.box())
         how = "as it is" if self._called is self.network else "compiled"
         self.described = f"{'bfloat16' if coarse else 'float32'}, {how}"
         with in_parallel(self._called) as called:
@@ -203,7 +211,7 @@ class Trainer:
             network: of the shape that the state's weights have; takes them over.
         """
         load_weights(network, state["network"])
-        self.network, self._called = network, None
+        self.network, self._called, self._rs_loss = network, None, None
         if state["average"] is not None:
             self.average = copy.deepcopy(network)
             load_weights(self.average, state["average"])
@@ -261,10 +269,15 @@ class Trainer:
         if together.count > 1:  # so that the mean over processes is that over images
             loss = loss * (together.count * len(labels) / size)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        objective = loss
+        if self._rs_loss is not None:
+            objective = loss + self.inducement.rs_loss * self._rs_loss()
+        objective.backward()
         self.optimizer.step()
+        shrink(self.network, self.inducement, rate)
         if self.average is not None:
             _update_average(self.average, self.network, self.settings.ema)
+            copy_zeros(self.network, self.average, self.inducement)
         hits = (logits.detach().argmax(1) == labels).sum()
         if together.count == 1:
             return loss.detach(), hits

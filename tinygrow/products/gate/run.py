@@ -5,6 +5,7 @@ from functools import partial
 
 from tinygrow.deploy.sessions import first_line
 from tinygrow.products.gate import (
+    compression,
     contract,
     document,
     numerics,
@@ -27,6 +28,7 @@ STATIC: dict[str, Function] = {
     "normalisation": contract.normalisation,
     "weights": weights.weights,
     "quantization": quantization.quantization,
+    "certificate": compression.certificate,
     "contract": contract.interface,
 }
 RUNNING: dict[str, Function] = {
@@ -35,6 +37,9 @@ RUNNING: dict[str, Function] = {
     "reference": numerics.reference,
     "determinism": numerics.determinism,
     "batch_invariance": numerics.batch_invariance,
+    "same_function": compression.same_function,
+    "same_bits": compression.same_bits,
+    "outside": compression.outside,
     "agreement": quality.agreement,
     "accuracy": quality.accuracy_kept,
     "calibration": quality.calibration,

@@ -16,6 +16,7 @@ from tinygrow.deploy.contract import INPUT, OUTPUT
 from tinygrow.deploy.sessions import open_session
 from tinygrow.observer import Observer
 from tinygrow.products.fold import fold_batch_norm
+from tinygrow.products.gate.before import Before
 from tinygrow.products.reference import torch_logits
 from tinygrow.settings.products import Budget, Precision, ValidateSettings
 
@@ -32,12 +33,13 @@ class Subject:
         precision: that it is to have.
         name: of the model.
         opset: that the file must have.
-        network: the checkpoint's, not folded, in evaluation mode, on the CPU.
+        network: the checkpoint's, in evaluation mode, on the CPU.
         card: of the data set.
         images: the whole test set, uint8 (N, C, H, W).
         labels: int64 (N,).
         settings: of the gate, with the budgets of every precision.
         observer: told of the progress.
+        before: what the network was before it was compressed; None: it was not.
     """
 
     path: Path
@@ -50,6 +52,7 @@ class Subject:
     labels: NDArray[np.int64]
     settings: ValidateSettings
     observer: Observer
+    before: Before | None = None
 
     @property
     def budget(self) -> Budget:

@@ -102,9 +102,10 @@ def _strange(subject: Subject, state: Mapping[str, object]) -> list[str]:
 
 
 def folding(subject: Subject) -> Check:
-    """The folded network gives the logits of the checkpoint as it was trained, in PyTorch."""
+    """The folded (and compressed) network gives the logits of the trained one, in PyTorch."""
     images = subject.real(64)
-    right = torch_logits(subject.network, subject.card, images)
+    trained = subject.network if subject.before is None else subject.before.trained
+    right = torch_logits(trained, subject.card, images)
     difference = relative_difference(subject.reference(images), right)
     limit = subject.settings.fp32.relative_tolerance
     problems = [] if difference <= limit else [f"differs by {difference:.3g} of the logits' scale"]

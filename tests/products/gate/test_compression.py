@@ -1,0 +1,201 @@
+"""A compressed product against the network before, and compressions that are wrong."""
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.products.conftest import Exporter, make_checkpoint
+from tinygrow.checkpoint import Checkpoint
+from tinygrow.data.prepared import DataCard
+from tinygrow.observer import Observer
+from tinygrow.products.gate import compression
+from tinygrow.products.gate.before import Before
+from tinygrow.products.gate.check import Check
+from tinygrow.products.gate.subject import Subject
+from tinygrow.settings.compress import CompressSettings, StabilitySettings
+from tinygrow.stability.certificate import certificate_of
+from tinygrow.stability.compress import Compressed, compress
+from tinygrow.stability.rewrite import Rewritten
+from tinygrow.stability.steps import Rewriter
+
+SETTINGS = CompressSettings(stability=StabilitySettings(data_images=0))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A checkpoint with planted units, compressed and exported."""
+
+    folder: Path
+    trained: Checkpoint
+    done: Compressed
+
+    def subject(self, make_subject: Callable[..., Subject]) -> Subject:
+        before = Before(
+            trained=self.trained.network,
+            certificate=self.folder / "certificate.json",
+            uncompressed=self.folder / "uncompressed.onnx",
+        )
+        subject = make_subject(self.folder / "fp32.onnx")
+        return replace(subject, network=self.done.network, before=before)
+
+
+Maker = Callable[[str, Checkpoint, Compressed | None], Case]
+
+
+@pytest.fixture(scope="module")
+def make_case(export: Exporter, card: DataCard, tmp_path_factory: pytest.TempPathFactory) -> Maker:
+    def make(name: str, trained: Checkpoint, done: Compressed | None) -> Case:
+        folder = tmp_path_factory.mktemp(name)
+        if done is None:
+            images = torch.zeros(0, *card.shape, dtype=torch.uint8)
+            done = compress(trained, card, images, SETTINGS, Observer())
+        files = {"uncompressed": done.folded, "fp32": done.network}
+        for file, network in files.items():
+            export(Checkpoint(done.architecture, network, trained.notes), folder / f"{file}.onnx")
+        before, after = ((folder / f"{file}.onnx").read_bytes() for file in files)
+        told = certificate_of("tiny", done, card, SETTINGS, before, after)
+        (folder / "certificate.json").write_text(json.dumps(told))
+        return Case(folder, trained, done)
+
+    return make
+
+
+def planted(kind: str) -> Checkpoint:
+    """Return a network of which some units are always 0, and an MLP with a merge as well."""
+    checkpoint = make_checkpoint(kind)
+    network = copy.deepcopy(checkpoint.network)
+    with torch.no_grad():
+        if kind == "mlp":
+            network.layers[0].bias[1] = -400.0
+            network.layers[0].bias[2:5] = 400.0
+            network.layers[0].weight[4] = 2 * network.layers[0].weight[3]
+            network.layers[1].bias -= network.layers[1].weight[:, 2:5].sum(1) * 400.0
+        else:
+            norm = network.stages[1].block0.norm1
+            norm.bias[2] = -3000.0
+            norm.weight[0], norm.bias[0] = 0.0, -0.5
+    return replace(checkpoint, network=network)
+
+
+@pytest.fixture(scope="module")
+def convolutional(make_case: Maker) -> Case:
+    return make_case("resnet", planted("resnet"), None)
+
+
+@pytest.fixture(scope="module")
+def dense(make_case: Maker) -> Case:
+    return make_case("mlp", planted("mlp"), None)
+
+
+@pytest.fixture(scope="module")
+def wrong(make_case: Maker, card: DataCard) -> Case:
+    """A compression whose finder took a unit for inactive that is not."""
+    trained = make_checkpoint("resnet")
+    images = torch.zeros(0, *card.shape, dtype=torch.uint8)
+    done = compress(trained, card, images, SETTINGS, Observer())
+    step = {"op": "remove", "layer": "stages.1.block0.conv1", "reader": "stages.1.block0.conv2"}
+    step["units"] = [1]  # type: ignore[assignment]
+    rewriter = Rewriter(copy.deepcopy(done.folded).double())
+    rewriter.apply(step)
+    structure: dict[str, Any] = rewriter.structure()
+    rewritten = Rewritten(
+        rewriter.network, structure, (step,), {("stages.1.block0.conv1", 1): "removed"}, {}, ()
+    )
+    network = copy.deepcopy(rewriter.network).float()
+    return make_case("wrong", trained, replace(done, network=network, rewritten=rewritten))
+
+
+def statuses(subject: Subject) -> dict[str, Check]:
+    checks = (compression.certificate, compression.same_function, compression.same_bits)
+    found = [check(subject) for check in (*checks, compression.outside)]
+    return {check.name: check for check in found}
+
+
+def test_a_deletion_of_convolutions_passes_bit_by_bit(
+    convolutional: Case, make_subject: Callable[..., Subject]
+) -> None:
+    assert [s["op"] for s in convolutional.done.rewritten.steps] == ["remove"]
+    found = statuses(convolutional.subject(make_subject))
+    assert {c.status for c in found.values()} == {"passed"}, found
+    bits = found["same_bits"].numbers
+    assert bits["demanded"] == "bits" and bits["same_bits"] == bits["rows"]
+    assert found["same_function"].numbers["test_images"] == 60
+    assert found["same_function"].numbers["limit"] == compression.EXACT
+    # Of two removed units one hangs on the image: far outside it fires, and this shows.
+    outside = found["outside"].numbers
+    assert (outside["units"], outside["fired"]) == (1, 1)
+    assert float(outside["difference"]) > 1e-6
+
+
+def test_merged_weights_are_held_to_rounding(
+    dense: Case, make_subject: Callable[..., Subject]
+) -> None:
+    assert {s["op"] for s in dense.done.rewritten.steps} == {"remove", "merge"}
+    found = statuses(dense.subject(make_subject))
+    assert {c.status for c in found.values()} == {"passed"}, found
+    numbers = found["same_function"].numbers
+    assert numbers["limit"] == 1e-4  # the gate's of fp32
+    assert compression.EXACT < float(numbers["as_shipped"]) < 1e-4
+    assert found["same_bits"].numbers["demanded"] == "rounding"
+
+
+def test_an_unsound_deletion_is_found_by_each_check(
+    wrong: Case, make_subject: Callable[..., Subject]
+) -> None:
+    found = statuses(wrong.subject(make_subject))
+    failed = {name for name, check in found.items() if check.status == "failed"}
+    assert failed == {"certificate", "same_function", "same_bits"}
+    assert "test:" in found["same_function"].reason
+    assert "adversarial:" in found["same_function"].reason
+    assert "not 0 in float32" in found["same_bits"].reason
+
+
+def test_weights_that_the_certificate_does_not_name_are_refused(
+    convolutional: Case, make_subject: Callable[..., Subject]
+) -> None:
+    subject = convolutional.subject(make_subject)
+    other = copy.deepcopy(subject.network)
+    with torch.no_grad():
+        other.head.bias[0] += 1e-3
+    check = compression.certificate(replace(subject, network=other))
+    assert check.status == "failed" and "head.bias" in check.reason
+    # Another trained network than the one that the certificate begins with.
+    trained = copy.deepcopy(convolutional.trained.network)
+    with torch.no_grad():
+        trained.head.bias[0] += 1e-3
+    assert subject.before is not None
+    check = compression.certificate(
+        replace(subject, before=replace(subject.before, trained=trained))
+    )
+    assert check.status == "failed" and "is not the trained network" in check.reason
+
+
+def test_that_no_unit_can_fire_is_said(
+    convolutional: Case, make_subject: Callable[..., Subject]
+) -> None:
+    subject = convolutional.subject(make_subject)
+    assert subject.before is not None
+    told = subject.before.told
+    subject.before.__dict__["told"] = told | {"units": [u for u in told["units"] if not u["index"]]}
+    check = compression.outside(subject)
+    assert check.status == "passed"
+    assert check.numbers["said"] == "no removed unit depends on the image"
+
+
+def test_other_precisions_are_derived_and_not_certified(
+    convolutional: Case, make_subject: Callable[..., Subject]
+) -> None:
+    subject = convolutional.subject(make_subject)
+    for check in (compression.certificate, compression.outside):
+        found = check(replace(subject, precision="int8"))
+        assert (found.status, found.reason) == (
+            "skipped",
+            "derived from the fp32 product, not certified",
+        )
+        assert check(replace(subject, before=None)).status == "skipped"
