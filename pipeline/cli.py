@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from pipeline.commands import checked, model_argument
+from pipeline.connecting import connectivity
 from pipeline.deploying import benchmark, package, predict
 from pipeline.process import share_cores, terminate
 from pipeline.program import Program
@@ -246,7 +247,7 @@ def report(model: str) -> None:
     stage.run(model, observer=observer)
 
 
-for command in (predict, benchmark, package, serve):
+for command in (predict, benchmark, package, serve, connectivity):
     cli.add_command(command)
 
 

@@ -26,6 +26,7 @@ COMMANDS = [
     "benchmark",
     "package",
     "serve",
+    "connectivity",
     "clean-state",
     "doctor",
 ]
@@ -46,7 +47,7 @@ def test_help_names_every_command_in_the_order_of_the_pipeline() -> None:
     result = CliRunner().invoke(cli, ["--help"])
     assert result.exit_code == 0
     listing = result.output[result.output.index("Commands:") :]
-    assert [line.split()[0] for line in listing.splitlines()[1:13]] == COMMANDS
+    assert [line.split()[0] for line in listing.splitlines()[1 : len(COMMANDS) + 1]] == COMMANDS
     assert "130 interrupted, 143 terminated" in " ".join(result.output.split())
 
 
@@ -64,7 +65,9 @@ def test_export_says_what_another_checkpoint_needs_and_is_for() -> None:
     assert "on the test images as well: for information, never for choosing" in told
 
 
-@pytest.mark.parametrize("arguments", [[], ["predict"], ["benchmark"], ["package"], ["serve"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["predict"], ["benchmark"], ["package"], ["serve"], ["connectivity"]]
+)
 def test_help_imports_nothing_slow(arguments: list[str]) -> None:
     done = python(
         "import sys\nfrom pipeline.cli import cli\n"

@@ -229,9 +229,9 @@ class _Reader:
         idle = [path for path in layers if not _inside(path, called)]
         if idle:  # heads that only training looks at are no mistake
             try:
-                nodes = trace(self.network.train()).graph.nodes
+                nodes = list(trace(self.network.train()).graph.nodes)
             except Exception:  # as above; then nothing more is known
-                nodes = ()
+                nodes = []
             called |= {str(n.target) for n in nodes if n.op == "call_module"}
             called |= {str(n.target).rpartition(".")[0] for n in nodes if n.op == "get_attr"}
         yield from (path for path in idle if not _inside(path, called))

@@ -5,6 +5,7 @@ from functools import partial
 
 from tinygrow.deploy.sessions import first_line
 from tinygrow.products.gate import (
+    connectivity,
     contract,
     document,
     numerics,
@@ -27,6 +28,7 @@ STATIC: dict[str, Function] = {
     "normalisation": contract.normalisation,
     "weights": weights.weights,
     "quantization": quantization.quantization,
+    "connectivity": connectivity.connectivity,
     "contract": contract.interface,
 }
 RUNNING: dict[str, Function] = {
