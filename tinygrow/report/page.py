@@ -2,13 +2,14 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 from markupsafe import Markup
 
 from tinygrow.benchmark.document import SpeedTable
+from tinygrow.connectivity.text import depths_told, paths_told
 from tinygrow.data.prepared import DataCard
 from tinygrow.errors import TinygrowError
 from tinygrow.report import numbers
@@ -49,6 +50,9 @@ class PageData:
         settings: the model's block of settings, as plain data.
         data_settings: the data set's block.
         versions: package to version, of the stage that wrote the page.
+        connectivity: how the network is wired, from `describe`, or `unreadable` with the reason;
+            empty where growth told nothing.
+        drawing: of it, an SVG file; empty where it is unreadable.
         speed: medians of the benchmark, where it was run on these products.
         speed_machine: what they were measured on.
     """
@@ -66,6 +70,8 @@ class PageData:
     data_settings: Mapping[str, Any]
     versions: Mapping[str, str]
     products: Sequence[Mapping[str, Any]] = ()
+    connectivity: Mapping[str, Any] = field(default_factory=dict)
+    drawing: str = ""
     speed: SpeedTable | None = None
     speed_machine: str = ""
 
@@ -100,6 +106,8 @@ def _render(data: PageData) -> str:
         "ms": numbers.milliseconds,
         "duration": numbers.duration,
         "plain": numbers.plain,
+        "paths": paths_told,
+        "depths": depths_told,
         "inline": lambda svg: Markup(inline_svg(svg)),
         "png_uri": lambda png: "data:image/png;base64," + base64.b64encode(png).decode(),
     }
