@@ -107,7 +107,7 @@ class Dag:
     def cuts(self) -> list[int]:
         """Return the nodes that every path goes through, source and sink among them."""
         before, after = self.counts()
-        return [v for v in range(self.nodes) if before[v] and before[v] * after[v] == after[0]]
+        return [v for v in range(self.nodes) if before[v] * after[v] == after[0] > 0]
 
     def contracted(self) -> Self:
         """Return the smallest DAG with the same paths: needless nodes on skips are left out.
