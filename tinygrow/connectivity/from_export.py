@@ -1,5 +1,7 @@
 """A module's values by way of its ONNX graph, where `torch.fx` cannot look into it."""
 
+import contextlib
+import io
 from dataclasses import replace
 
 import torch
@@ -25,7 +27,8 @@ def from_module_or_export(network: nn.Module, *examples: torch.Tensor) -> Graph:
         unreadable = str(error)
     training = network.training
     try:
-        with quiet():
+        # What cannot be exported is told at length, in print.
+        with quiet(), contextlib.redirect_stderr(io.StringIO()):
             program = torch.onnx.export(network.eval(), examples, dynamo=True, verbose=False)
     except Exception as error:  # the exporter raises types of no common base
         raise TinygrowError(

@@ -177,11 +177,12 @@ class _Reader:
     def attention(self, node: fx.Node, path: str, read: list[int]) -> int:
         """Add the projections, their meeting, and the projection behind it.
 
-        What attends to itself is projected once, to queries, keys and values in one.
+        What serves as several of queries, keys and values is projected to them in one.
         """
-        names = {number: f"{path}.in_proj" for number in read[:3]}
-        if len(names) > 1:
-            names = {n: f"{path}.{letter}_proj" for letter, n in zip("qkv", read, strict=False)}
+        letters: dict[int, str] = {}
+        for letter, number in zip("qkv", read, strict=False):
+            letters[number] = letters.get(number, "") + letter
+        names = {number: f"{path}.{own}_proj" for number, own in letters.items()}
         inputs = [self.built.add(Value(name, (n,), 1, "layer")) for n, name in names.items()]
         met = self.built.add(Value(f"{path}.attention", tuple(inputs), 0, "attention"))
         return self.built.add(Value(path, (met,), 1, "layer", self.shape(node)))

@@ -128,7 +128,8 @@ class _Reader:
         read = [self.numbers[name] for name in followed if name in self.numbers]
         constants = [name for name in operands if name not in self.numbers]
         if operator in _OF_NONE or not read:
-            root = next((self.roots[n] for n in constants if n in self.roots), "")
+            own = node.output[0] if operator == "Constant" else ""
+            root = next((self.roots[n] for n in constants if self.roots.get(n)), own)
             self.roots |= dict.fromkeys(node.output, root)
             return
         weights = next((self.roots[n] for n in constants if self.roots.get(n)), None)
