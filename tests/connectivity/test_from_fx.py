@@ -208,7 +208,7 @@ def test_the_network_stays_as_it_was() -> None:
 def test_what_cannot_be_traced_is_told_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnreadableError, match="cannot follow the network's code"):
         from_module(Branching(), torch.zeros(2, 4))
-    with pytest.raises(UnreadableError, match=r"does not run on \(2, 5\)"):
+    with pytest.raises(TinygrowError, match=r"does not run on \(2, 5\)"):
         from_module(nn.Linear(4, 4), torch.zeros(2, 5))
     layer = nn.Sequential(nn.TransformerEncoderLayer(4, 2), nn.Linear(4, 4))
     with pytest.raises(UnreadableError, match="0 is a TransformerEncoderLayer, which torch"):

@@ -77,6 +77,7 @@ def from_module(network: nn.Module, *examples: torch.Tensor) -> Graph:
 
     Raises:
         UnreadableError: it cannot be traced, or holds parameters in a part that cannot.
+        TinygrowError: it does not run on the examples.
     """
     try:
         network = copy.deepcopy(network).eval()
@@ -96,9 +97,9 @@ def from_module(network: nn.Module, *examples: torch.Tensor) -> Graph:
         with torch.no_grad():
             run.run(*examples)
     except Exception as error:
-        raise UnreadableError(
+        raise TinygrowError(
             f"the network does not run on {', '.join(str(tuple(e.shape)) for e in examples)}"
-            f" ({first_line(error)})"
+            f" ({first_line(error)}); give it images of the shape that it reads"
         ) from error
     return _Reader(network, run).read(traced.graph, tuple(traced.opaque))
 
@@ -242,7 +243,7 @@ class _Reader:
 
 
 def _inside(path: str, parts: set[str]) -> bool:
-    return any(f"{path}.".startswith(f"{part}.") for part in parts if part)
+    return path in parts or any(path.startswith(f"{part}.") for part in parts if part)
 
 
 def _module_kind(module: nn.Module) -> Kind:
