@@ -8,7 +8,7 @@ rate, no augmentation. One rate is small, as the paper's; the others are there t
 finished run is a line of OUT/runs.jsonl, and what is there is skipped.
 
     python -m benchmarks.connectivity OUT --data cifar10.pt --train-images 5000 --epochs 15
-    python -m benchmarks.connectivity OUT --report docs/results/connectivity
+    python -m benchmarks.connectivity OUT --report docs/results/connectivity --also OTHER
 """
 
 import argparse
@@ -135,6 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="folder of one data set's runs")
     parser.add_argument("--data", type=Path, help="prepared .safetensors, or a .pt file")
     parser.add_argument("--report", type=Path, help="write table and picture into this folder")
+    parser.add_argument("--also", type=Path, nargs="+", default=[], help="folders beside OUT")
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 0.01, 0.03, 0.1, 0.3])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--width", type=int, default=256)
@@ -144,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--validation-images", type=int, default=294)
     options = parser.parse_args(arguments)
     if options.report:
-        write_report([options.out], options.report)
+        write_report([options.out, *options.also], options.report)
         return 0
     if options.data is None:
         parser.error("--data is missing")
