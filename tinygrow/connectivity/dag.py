@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Self
 
 from tinygrow.connectivity.paths import Paths
@@ -12,7 +13,7 @@ from tinygrow.errors import TinygrowError
 _CODE = re.compile(r"[012](_[012]+)*")
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Edge:
     """From one node to a later one.
 
@@ -43,7 +44,8 @@ class Dag:
         for edge in self.edges:
             if not 0 <= edge.source < edge.target < self.nodes or edge.depth < 0:
                 raise ValueError(f"{edge} does not lead to a later one of {self.nodes} nodes")
-        object.__setattr__(self, "edges", tuple(sorted(self.edges)))
+        ordered = sorted(self.edges, key=attrgetter("source", "target", "depth"))
+        object.__setattr__(self, "edges", tuple(ordered))
 
     @classmethod
     def from_code(cls, code: str) -> Self:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
-from itertools import zip_longest
+from operator import add
 from typing import Self
 
 from tinygrow.connectivity.kernel import profile
@@ -87,8 +87,7 @@ class Paths:
 
     def beside(self, *others: Self) -> Self:
         """Return the paths of networks in parallel: all of them together."""
-        columns = zip_longest(self.counts, *(o.counts for o in others), fillvalue=0)
-        return type(self)(tuple(map(sum, columns)))
+        return type(self)(reduce(_added, (other.counts for other in others), self.counts))
 
     def bound_per_path(self, correlation: float = 0.0) -> float:
         """Return the mean of 1 - f^d over all paths, free of the scale that their number brings.
@@ -118,6 +117,11 @@ class Paths:
 def in_series(parts: Iterable[Paths]) -> Paths:
     """Return the paths of parts one behind the other; none at all is one path of depth 0."""
     return reduce(Paths.then, parts, Paths((1,)))
+
+
+def _added(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+    short, long = sorted((one, other), key=len)
+    return (*map(add, short, long), *long[len(short) :])
 
 
 def _moment(counts: tuple[int, ...], power: int) -> int:
