@@ -14,6 +14,11 @@ import click
     metavar="FILE",
     help="Draw the wiring into this .svg or .png file.",
 )
+@click.option(
+    "--against",
+    metavar="MODEL|FUNCTION|FILE",
+    help="Compare the bounds of two networks of equal parameters: weak evidence, and said so.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
 @click.option(
     "--shape",
@@ -29,6 +34,7 @@ def connectivity(
     model: str,
     strict: bool,
     picture: Path | None,
+    against: str | None,
     as_json: bool,
     shape: str | None,
     classes: int | None,
@@ -55,7 +61,13 @@ def connectivity(
         work.space_lines(as_json=as_json, repeats=repeats)
         if model == "space"
         else work.lines(
-            model, strict=strict, picture=picture, as_json=as_json, shape=shape, classes=classes
+            model,
+            strict=strict,
+            picture=picture,
+            against=against,
+            as_json=as_json,
+            shape=shape,
+            classes=classes,
         )
     )
     for line in lines:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline import params as parameters
 from pipeline import paths, schema
+from tinygrow.connectivity.compare import compare
 from tinygrow.connectivity.graph import Graph
 from tinygrow.connectivity.report import describe, errors_of
 from tinygrow.connectivity.text import report_lines
@@ -28,6 +29,7 @@ def lines(
     *,
     strict: bool,
     picture: Path | None,
+    against: str | None,
     as_json: bool,
     shape: str | None,
     classes: int | None,
@@ -38,6 +40,7 @@ def lines(
         target: a model of `params.yaml`, `package.module:function` or an .onnx file.
         strict: fail at the end if there are dead paths.
         picture: file of the drawing.
+        against: another network, named likewise, to compare with.
         as_json: one JSON text instead of lines.
         shape: of an image, such as `3,32,32`.
         classes: that a function is called with.
@@ -49,12 +52,17 @@ def lines(
         raise TinygrowError(f"the picture is {picture}; its name must end in .svg or .png")
     graph = read(target, _shape(shape), classes)
     report = describe(target, graph)
+    compared: list[str] = []
+    if against is not None:
+        compared = compare(report, describe(against, read(against, _shape(shape), classes)))
+        report["against"] = compared
     if picture is not None:
         _draw(report, picture)
     if as_json:
         yield json.dumps(report, indent=2, allow_nan=False)
     else:
         yield from report_lines(report)
+        yield from compared
     errors = errors_of(report)
     if strict and errors:
         raise TinygrowError(

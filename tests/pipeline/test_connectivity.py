@@ -8,6 +8,7 @@ import torch
 from click.testing import CliRunner, Result
 from torch import nn
 
+from benchmarks.connectivity import DagNetwork
 from pipeline.cli import cli
 from tests.connectivity.test_from_onnx import graph_of, node
 from tests.pipeline.tiny import read_shipped, write_params
@@ -79,8 +80,30 @@ def test_an_onnx_file(folder: Path) -> None:
     (folder / "m.onnx").write_bytes(model.SerializeToString())
     result = run("m.onnx", "--picture", "m.png", "--strict")
     assert result.exit_code == 0, result.output
-    assert "1 layers, 2 paths of depth 0 to 1" in result.output
+    assert "1 layer, 2 paths of depth 0 to 1" in result.output
     assert (folder / "m.png").read_bytes().startswith(b"\x89PNG")
+
+
+def of_code(code: str) -> nn.Module:
+    return DagNetwork(code, 4, 3, 8, seed=0)
+
+
+def chained() -> nn.Module:
+    return of_code("2_02_002")
+
+
+def mixed() -> nn.Module:
+    return of_code("2_21_112")
+
+
+def test_two_networks_of_equal_parameters_are_compared(folder: Path) -> None:
+    one, other = f"{__name__}:chained", f"{__name__}:mixed"
+    for pair in ((one, other), (other, one)):
+        result = run(pair[0], "--shape", "4", "--against", pair[1])
+        assert result.exit_code == 0, result.output
+        assert f"weak preference for {other}, which has the larger bound" in result.output
+    for against, says in ((one, "the bounds are equal"), (f"{__name__}:plain", "equal parameters")):
+        assert says in run(one, "--shape", "4", "--against", against).output.splitlines()[-1]
 
 
 def test_the_cell_space(folder: Path) -> None:

@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, PathPatch
 from matplotlib.path import Path as Curve
 
+from tinygrow.connectivity.text import whole_told
 from tinygrow.report.style import (
     BLUE,
     GRID,
@@ -56,11 +57,7 @@ def _figure(report: Mapping[str, Any]) -> Any:
     for ax, row in zip(axes, rows, strict=False):
         start = _draw_row(ax, row, start, width)
     axes[-1].set_xlabel("depth: parameterised layers from the input")
-    whole = output["whole"]
-    title = (
-        f"{report['model']}: {whole['layers']} layers, depth {whole['shortest']} to"
-        f" {whole['longest']}, effective depth {whole['effective_depth']:.4g}"
-    )
+    title = f"{report['model']}: {whole_told(output['whole'])}"
     if left_out:
         title += f" ({left_out} rows are not drawn)"
     figure.suptitle(title, x=0.01, ha="left", fontsize=10, weight="bold")

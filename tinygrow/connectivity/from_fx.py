@@ -133,6 +133,7 @@ class _Reader:
             outputs=outputs,
             idle=tuple(self.idle(opaque)),
             origin="torch.fx",
+            parameters=sum(parameter.numel() for parameter in self.network.parameters()),
         )
 
     def call(self, node: fx.Node) -> None:

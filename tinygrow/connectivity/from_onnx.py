@@ -1,5 +1,6 @@
 """The values of an ONNX file; nothing is run and no torch is needed."""
 
+import math
 from pathlib import Path
 
 import onnx
@@ -112,7 +113,11 @@ class _Reader:
                 "no output of the ONNX graph hangs on its input; export the model again"
             )
         return Graph(
-            values=tuple(self.built.values), outputs=outputs, origin="ONNX", norms_known=False
+            values=tuple(self.built.values),
+            outputs=outputs,
+            origin="ONNX",
+            parameters=sum(math.prod(tensor.dims) for tensor in self.stored.values()),
+            norms_known=False,
         )
 
     def node(self, node: NodeProto) -> None:

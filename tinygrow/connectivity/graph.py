@@ -39,6 +39,7 @@ class Graph:
         outputs: name and value of each output.
         idle: layers of the network that are never called.
         origin: who read it.
+        parameters: numbers that training may change; of a file, the stored ones.
         norms_known: whether normalisation would be seen; in exported files it is folded away.
     """
 
@@ -46,6 +47,7 @@ class Graph:
     outputs: tuple[tuple[str, int], ...]
     idle: tuple[str, ...] = ()
     origin: str = ""
+    parameters: int = 0
     norms_known: bool = True
 
 

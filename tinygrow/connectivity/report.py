@@ -26,6 +26,7 @@ def describe(name: str, graph: Graph) -> dict[str, Any]:
     return {
         "model": name,
         "origin": graph.origin,
+        "parameters": graph.parameters,
         "outputs": [_output(wiring, graph) for wiring in wirings(graph)],
     }
 
@@ -79,8 +80,13 @@ def _measures(paths: Paths) -> dict[str, Any]:
         "effective_depth": _number(paths.effective_depth),
         "effective_width": _number(paths.effective_width),
         "exact": [str(paths.effective_depth), str(paths.effective_width)],
+        "bound": _finite(paths.bound()),
         "bound_per_path": round(paths.bound_per_path(), 6) if paths.total else None,
     }
+
+
+def _finite(value: float) -> float | None:
+    return float(f"{value:.9g}") if math.isfinite(value) else None
 
 
 def _number(value: Fraction) -> float | None:

@@ -35,12 +35,9 @@ def report_lines(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _whole(whole: Mapping[str, Any]) -> Iterator[str]:
-    paths = f"{paths_told(whole)} paths of depth {whole['shortest']} to {whole['longest']}"
-    if whole["paths"] == "1":
-        paths = f"1 path of depth {whole['longest']}"
     bound = "-" if whole["bound_per_path"] is None else f"{whole['bound_per_path']:.3f}"
     means = f"d {_number(whole, 0)}, m {_number(whole, 1)}, bound/P {bound}"
-    yield f"  {whole['layers']} layers, {paths}; {means}"
+    yield f"  {whole_told(whole)}; {means}"
     if len(whole["depths"]) > 1:
         yield from _wrapped(f"paths by depth: {depths_told(whole['depths'], 40)}", "  ")
 
@@ -91,6 +88,14 @@ def _learning_rate(rate: Mapping[str, Any]) -> Iterator[str]:
             " inserted; times q/q' if a kernel of q becomes q'. A start for a short sweep, no more."
         )
     yield from _wrapped(f"{rate['neurons']}.")
+
+
+def whole_told(whole: Mapping[str, Any]) -> str:
+    """Return layers, paths and their depths in words."""
+    layers = f"{whole['layers']} layer{'' if whole['layers'] == 1 else 's'}"
+    paths = f"{paths_told(whole)} path{'' if whole['paths'] == '1' else 's'}"
+    low, high = whole["shortest"], whole["longest"]
+    return f"{layers}, {paths} of depth {low if low == high else f'{low} to {high}'}"
 
 
 def paths_told(measures: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 from markupsafe import Markup
 
 from tinygrow.benchmark.document import SpeedTable
-from tinygrow.connectivity.text import depths_told, paths_told
+from tinygrow.connectivity.text import depths_told, paths_told, whole_told
 from tinygrow.data.prepared import DataCard
 from tinygrow.errors import TinygrowError
 from tinygrow.report import numbers
@@ -107,6 +107,7 @@ def _render(data: PageData) -> str:
         "duration": numbers.duration,
         "plain": numbers.plain,
         "paths": paths_told,
+        "whole": whole_told,
         "depths": depths_told,
         "inline": lambda svg: Markup(inline_svg(svg)),
         "png_uri": lambda png: "data:image/png;base64," + base64.b64encode(png).decode(),
