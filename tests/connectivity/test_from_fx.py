@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import fx, nn
 from torchvision import models
 
 from tests.growth.own_networks import Branching
@@ -128,6 +128,8 @@ def test_widths_change_nothing() -> None:
         (lambda m, x: x + m.two(m.one(x)), (1, 0, 1)),
         (lambda m, x: m.one(x) + m.two(x), (0, 2)),
         (lambda m, x: torch.cat([x, m.two(m.one(x))], 1), (1, 0, 1)),
+        (lambda m, x: m.two(torch.cat([(y := m.one(x))[:, 1:], y[:, :1]], 1)), (0, 0, 1)),
+        (lambda m, x: torch.cat([(y := m.one(x).relu())[:, 1:], y.abs()], 1), (0, 2)),
         (lambda m, x: x * torch.sigmoid(m.two(m.one(x))), (1, 0, 1)),
         # Shapes and constants are no paths, stored tensors are layers where data meets them.
         (lambda m, x: m.two(m.one(x)).view(x.size(0), x.shape[1]), (0, 0, 1)),
@@ -205,6 +207,11 @@ def test_the_network_stays_as_it_was() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@fx.wrap
+def projected(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return x @ weight
+
+
 def test_what_cannot_be_traced_is_told_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnreadableError, match="cannot follow the network's code"):
         from_module(Branching(), torch.zeros(2, 4))
@@ -213,6 +220,10 @@ def test_what_cannot_be_traced_is_told_with_the_reason(monkeypatch: pytest.Monke
     layer = nn.Sequential(nn.TransformerEncoderLayer(4, 2), nn.Linear(4, 4))
     with pytest.raises(UnreadableError, match="0 is a TransformerEncoderLayer, which torch"):
         from_module(layer, torch.zeros(2, 3, 4))
+
+    network = Written(lambda m, x: projected(m.one(x), m.weight))
+    with pytest.raises(UnreadableError, match=r"projected reads weight, and torch\.fx"):
+        from_module(network, torch.zeros(2, 4))
 
     def refuses(*_: object, **__: object) -> None:
         raise RuntimeError("no way\nand much more")

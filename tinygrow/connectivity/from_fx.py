@@ -32,6 +32,7 @@ _WEIGHED = frozenset(
 _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("add", "iadd", "sum"), "add"),
     **dict.fromkeys(("cat", "concat", "concatenate", "stack", "hstack", "vstack"), "concat"),
+    **dict.fromkeys(("getitem", "chunk", "split", "tensor_split", "narrow", "unbind"), "slice"),
     **dict.fromkeys(
         ("batch_norm", "group_norm", "layer_norm", "rms_norm", "instance_norm"), "norm"
     ),
@@ -150,6 +151,10 @@ class _Reader:
         if weighed:
             self.add(node, self.constant(node) or node.name, read, 1, "layer")
         else:
+            if _hides(node) and (stored := self.constant(node)) is not None:
+                raise UnreadableError(
+                    f"{name} reads {stored}, and torch.fx takes it for a single operation"
+                )
             kind = _KINDS.get(name, "other")
             if len(read) > 1 and kind not in ("add", "concat"):
                 kind = "attention" if name in (*_WEIGHED, _ATTENTION) else "product"
@@ -241,6 +246,15 @@ class _Reader:
 
     def shape(self, node: fx.Node) -> tuple[int, ...]:
         return self.run.shapes.get(node.name, ())[1:]
+
+
+def _hides(node: fx.Node) -> bool:
+    """Say whether a call may do more with a stored tensor than its name tells."""
+    if node.op != "call_function":
+        return False
+    home = (getattr(node.target, "__module__", None) or "").split(".")[0]
+    known = home in ("", "torch", "_operator", "builtins", "math")
+    return not known or name_of(node) == "multi_head_attention_forward"
 
 
 def _inside(path: str, parts: set[str]) -> bool:

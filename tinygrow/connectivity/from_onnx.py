@@ -19,6 +19,7 @@ _WEIGHED = frozenset(
 _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("Add", "Sum", "QLinearAdd"), "add"),
     **dict.fromkeys(("Concat", "QLinearConcat"), "concat"),
+    **dict.fromkeys(("Slice", "Split"), "slice"),
     **dict.fromkeys(
         (
             *("BatchNormalization", "InstanceNormalization", "GroupNormalization", "LRN"),

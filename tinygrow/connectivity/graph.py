@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Kind = Literal[
-    "source", "layer", "add", "concat", "product", "attention", "norm", "identity", "other"
+    "source", "layer", "add", "concat", "product", "attention", "norm", "identity", "slice", "other"
 ]
 
 
@@ -19,7 +19,7 @@ class Value:
         depth: parameterised operations between those and this: 1 for a layer, 0 for most others.
         kind: `add` sums its inputs and `concat` lines them up; `attention` is a matrix product of
             two of them, and `product` whatever else has several, as gates have; `identity` passes
-            numbers on as they are.
+            numbers on as they are, and `slice` some of them.
         shape: without the batch; empty where it is not known.
     """
 
@@ -68,7 +68,8 @@ def simplified(values: Sequence[Value], *, every_merge: bool = False) -> tuple[V
 
     x * sigmoid(x) is one function of x, whether a network calls it SiLU or an exporter writes it
     out in two operators; so is whatever else combines values that hang on one value alone, with no
-    layer in between. Sums and concatenations of such branches stay two paths, as theory has them.
+    layer in between, and slices that are put together again, as a shift is written. Other sums and
+    concatenations of such branches stay two paths, as theory has them.
 
     Args:
         values: of a `Graph`.
@@ -88,7 +89,11 @@ def simplified(values: Sequence[Value], *, every_merge: bool = False) -> tuple[V
         for other in value.inputs[1:]:
             common = _meet(dominator, common, other)
         deepest = value.depth + max(longest[i] for i in value.inputs)
-        merges = len(value.inputs) > 1 and (every_merge or value.kind in ("product", "attention"))
+        merges = len(value.inputs) > 1 and (
+            every_merge
+            or value.kind in ("product", "attention")
+            or (value.kind == "concat" and all(values[i].kind == "slice" for i in value.inputs))
+        )
         if merges and deepest == longest[common]:
             kind: Kind = "attention" if value.kind == "attention" else "other"
             value = replace(value, inputs=(common,), kind=kind)
