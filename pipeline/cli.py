@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from pipeline.commands import checked, model_argument
+from pipeline.connecting import connectivity
 from pipeline.deploying import benchmark, certify, package, predict
 from pipeline.process import share_cores, terminate
 from pipeline.program import Program
@@ -261,7 +262,7 @@ def report(model: str) -> None:
     stage.run(model, observer=observer)
 
 
-for command in (predict, benchmark, certify, package, serve):
+for command in (predict, benchmark, certify, package, serve, connectivity):
     cli.add_command(command)
 
 

@@ -30,6 +30,11 @@ def growth_details(model: str) -> Path:
     return model_folder(model) / "growth.json"
 
 
+def connectivity(model: str) -> Path:
+    """How the network is wired, before it grows (JSON), from `grow`."""
+    return model_folder(model) / "connectivity.json"
+
+
 def growth_table(model: str) -> Path:
     """One row an extension (CSV), from `grow`."""
     return metrics_folder(model) / "growth.csv"

@@ -17,6 +17,9 @@ from networks.vgg import vgg
 from tests.growth.own_networks import PreActivation
 from tests.growth.scenes import CARD, patterns, perceptron, random_units, resnet, stream
 from tinygrow import find_sites
+from tinygrow.connectivity.from_fx import from_module
+from tinygrow.connectivity.from_onnx import from_onnx, load_onnx
+from tinygrow.connectivity.segments import wirings
 from tinygrow.deploy.sessions import open_session
 from tinygrow.growth.extend import extend
 from tinygrow.growth.surgery import widen
@@ -71,6 +74,7 @@ def test_it_is_discovered_grown_and_exported(name: str, tmp_path: Path) -> None:
     network, size = make(), SIZES.get(name, 8)
     images = stream(48)
     images.images.images_NHWC = enlarged(images.images.images_NHWC, size)
+    seed, *_ = wirings(from_module(network, torch.zeros(2, 3, size, size)))
     found = find_sites(network, torch.randn(2, 3, size, size))
     assert len(found) == count
     assert any(says in refusal.why for refusal in found.refused)
@@ -96,6 +100,13 @@ def test_it_is_discovered_grown_and_exported(name: str, tmp_path: Path) -> None:
     session = open_session(path, "cpu")
     assert relative_difference(run_session(session, pixels), right) < 1e-4
     assert {node.op_type for node in onnx.load(path).graph.node} <= OPERATORS
+
+    # Neither growth by neurons nor the export changes a path.
+    grown, *_ = wirings(from_module(network, torch.zeros(2, 3, size, size)))
+    file, *_ = wirings(from_onnx(load_onnx(path)))
+    assert seed.paths == grown.paths == file.paths
+    assert seed.depths == grown.depths == file.depths
+    assert seed.segments[-1].layers == file.segments[-1].layers
 
 
 @pytest.mark.parametrize("name", ["vgg", "pre-activation", "torchvision resnet"])

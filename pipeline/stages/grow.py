@@ -14,6 +14,8 @@ from pipeline import paths, state
 from pipeline.sections.network import network_settings
 from tinygrow.architecture import Architecture, final_architecture, seed_architecture
 from tinygrow.checkpoint import save_checkpoint
+from tinygrow.connectivity.from_fx import UnreadableError, from_module
+from tinygrow.connectivity.report import describe, errors_of
 from tinygrow.data.prepared import load_card, load_split
 from tinygrow.distributed import processes
 from tinygrow.files import atomic_folder, write_json, write_text
@@ -92,6 +94,8 @@ def run(
     check_plan(start, final, settings)
 
     network = _placed(start, seed, place)
+    if processes().is_first:
+        _tell_wiring(name, network, start, place, observer)
     stream = TrainingStream(
         DeviceImages(load_split(data, "train"), card, place), settings.training.augmentation, seed
     )
@@ -164,6 +168,26 @@ def run(
         f"{paths.grown(name)}: {last.parameters:,} parameters, validation accuracy"
         f" {last.validation_accuracy:.2f} %"
     )
+
+
+def _tell_wiring(
+    name: str,
+    network: nn.Module,
+    architecture: Architecture,
+    device: torch.device,
+    observer: Observer,
+) -> None:
+    """Write how the network is wired, once: neurons that are added change no path."""
+    try:
+        graph = from_module(network, torch.zeros(2, *architecture.input_shape, device=device))
+    except UnreadableError as error:
+        report: dict[str, object] = {"model": name, "unreadable": str(error)}
+        observer.say(f"{paths.connectivity(name)}: SKIPPED, {error}")
+    else:
+        report = describe(name, graph)
+        for line in errors_of(report):
+            observer.say(f"connectivity: {line}")
+    write_json(paths.connectivity(name), report)
 
 
 def _link_all(source: Path, target: Path) -> None:

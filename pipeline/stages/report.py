@@ -7,6 +7,7 @@ from typing import Any
 from pipeline import params as parameters
 from pipeline import paths
 from tinygrow.benchmark.document import cells_of, machine_line, read_document, speed_table
+from tinygrow.connectivity.drawing import draw
 from tinygrow.data.prepared import load_card, load_split
 from tinygrow.deploy.predictor import Predictor
 from tinygrow.deploy.published import published_products
@@ -59,6 +60,10 @@ def run(name: str, *, observer: Observer) -> None:
         test.images.numpy(), test.labels.numpy(), card.classes, predictor.logits
     )
     pictures = draw_pictures(history)
+    # What an older version grew has none.
+    known = paths.connectivity(name).is_file()
+    wiring = read_json(paths.connectivity(name)) if known else {}
+    drawn = draw(wiring) if "outputs" in wiring else ""
     summary = _summary(name, **figures)
     page = render_page(
         PageData(
@@ -71,6 +76,8 @@ def run(name: str, *, observer: Observer) -> None:
             versions=_versions(),
             products=sidecars,
             certificate=read_json(paths.certificate(name)),
+            connectivity=wiring,
+            drawing=drawn,
             **_speed(name),
             **figures,
         )
@@ -84,6 +91,8 @@ def run(name: str, *, observer: Observer) -> None:
                 (folder / "pictures" / f"{picture.name}.svg").write_text(
                     picture.svg, encoding="utf-8"
                 )
+        if drawn:
+            (folder / "pictures" / "connectivity.svg").write_text(drawn, encoding="utf-8")
         (folder / paths.report_samples(name).name).mkdir()
         for sample in (*samples.of_classes, *samples.mistakes):
             (folder / paths.report_samples(name).name / sample.file_name).write_bytes(sample.png)

@@ -28,6 +28,7 @@ COMMANDS = [
     "certify",
     "package",
     "serve",
+    "connectivity",
     "clean-state",
     "doctor",
 ]
@@ -66,7 +67,9 @@ def test_export_says_what_another_checkpoint_needs_and_is_for() -> None:
     assert "on the test images as well: for information, never for choosing" in told
 
 
-@pytest.mark.parametrize("arguments", [[], ["predict"], ["benchmark"], ["package"], ["serve"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["predict"], ["benchmark"], ["package"], ["serve"], ["connectivity"]]
+)
 def test_help_imports_nothing_slow(arguments: list[str]) -> None:
     done = python(
         "import sys\nfrom pipeline.cli import cli\n"

@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 from markupsafe import Markup
 
 from tinygrow.benchmark.document import SpeedTable
+from tinygrow.connectivity.text import depths_told, paths_told, whole_told
 from tinygrow.data.prepared import DataCard
 from tinygrow.errors import TinygrowError
 from tinygrow.report import compression, numbers
@@ -49,6 +50,9 @@ class PageData:
         settings: the model's block of settings, as plain data.
         data_settings: the data set's block.
         versions: package to version, of the stage that wrote the page.
+        connectivity: how the network is wired, from `describe`, or `unreadable` with the reason;
+            empty where growth told nothing.
+        drawing: of it, an SVG file; empty where it is unreadable.
         speed: medians of the benchmark, where it was run on these products.
         speed_machine: what they were measured on.
         certificate: of the compression; empty: there was none.
@@ -67,6 +71,8 @@ class PageData:
     data_settings: Mapping[str, Any]
     versions: Mapping[str, str]
     products: Sequence[Mapping[str, Any]] = ()
+    connectivity: Mapping[str, Any] = field(default_factory=dict)
+    drawing: str = ""
     speed: SpeedTable | None = None
     speed_machine: str = ""
     certificate: Mapping[str, Any] = field(default_factory=dict)
@@ -102,6 +108,9 @@ def _render(data: PageData) -> str:
         "ms": numbers.milliseconds,
         "duration": numbers.duration,
         "plain": numbers.plain,
+        "paths": paths_told,
+        "whole": whole_told,
+        "depths": depths_told,
         "inline": lambda svg: Markup(inline_svg(svg)),
         "png_uri": lambda png: "data:image/png;base64," + base64.b64encode(png).decode(),
     }

@@ -5,10 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 from pipeline.stages import report
 from tests.report.product import images, write_pipeline
+from tinygrow.connectivity.from_fx import from_module
+from tinygrow.connectivity.report import describe
 from tinygrow.errors import TinygrowError
 from tinygrow.observer import Observer
 
@@ -115,3 +119,21 @@ def test_incomplete_figures_are_named(folder: Path) -> None:
     with pytest.raises(TinygrowError, match="metrics/toy lack 'parameters'"):
         report.run("toy", observer=Observer())
     assert not (folder / "reports").exists()
+
+
+def test_the_wiring_is_told_where_growth_wrote_it(folder: Path) -> None:
+    network = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.Linear(4, 2))
+    told = describe("toy", from_module(network, torch.zeros(2, 4)))
+    (folder / "models/toy/connectivity.json").write_text(json.dumps(told))
+    report.run("toy", observer=Observer())
+    assert "<svg" in (folder / "reports/toy/pictures/connectivity.svg").read_text()
+    page = " ".join((folder / "reports/toy/index.html").read_text().split())
+    assert '<a href="#connectivity">' in page and "one chain of 3 layers" in page
+    assert "2 hidden layers of segment 1 call for about 0.354 of the rate of one" in page
+
+    told = {"model": "toy", "unreadable": "torch.fx cannot follow <it>"}
+    (folder / "models/toy/connectivity.json").write_text(json.dumps(told))
+    report.run("toy", observer=Observer())
+    page = (folder / "reports/toy/index.html").read_text()
+    assert "SKIPPED: torch.fx cannot follow &lt;it&gt;." in page
+    assert not (folder / "reports/toy/pictures/connectivity.svg").exists()

@@ -6,6 +6,7 @@ from functools import partial
 from tinygrow.deploy.sessions import first_line
 from tinygrow.products.gate import (
     compression,
+    connectivity,
     contract,
     document,
     numerics,
@@ -29,6 +30,7 @@ STATIC: dict[str, Function] = {
     "weights": weights.weights,
     "quantization": quantization.quantization,
     "certificate": compression.certificate,
+    "connectivity": connectivity.connectivity,
     "contract": contract.interface,
 }
 RUNNING: dict[str, Function] = {
