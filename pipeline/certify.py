@@ -6,7 +6,6 @@ from pathlib import Path
 
 from pipeline import paths
 from tinygrow.certify.check import CertificateVerdict, check_certificate
-from tinygrow.deploy.published import product_file
 from tinygrow.errors import TinygrowError
 
 CERTIFICATE, BEFORE, PRODUCT = "certificate.json", "uncompressed.onnx", "fp32.onnx"
@@ -32,7 +31,7 @@ def files_of(model: str) -> tuple[Path, Path, Path]:
     """
     folder = paths.model_folder(model)
     if Path(model).name == model and folder.is_dir():
-        product = product_file(folder)
+        product = paths.product(model)
         if not product.is_file():
             raise TinygrowError(
                 f"{product} does not exist, and a certificate speaks of it; run `dvc repro"
@@ -42,11 +41,9 @@ def files_of(model: str) -> tuple[Path, Path, Path]:
     folder = Path(model)
     if folder.is_dir():
         product = folder / PRODUCT
-        return (
-            folder / CERTIFICATE,
-            folder / BEFORE,
-            product if product.is_file() else product_file(folder),
-        )
+        if not product.is_file():  # a folder as models/NAME is
+            product = folder / paths.products_folder(model).name / PRODUCT
+        return folder / CERTIFICATE, folder / BEFORE, product
     names = sorted(path.name for path in Path().glob(str(paths.model_folder("*"))) if path.is_dir())
     near = get_close_matches(model, names, n=1)
     remedy = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names) or 'none'}"
