@@ -14,6 +14,7 @@ from tests.growth.own_networks import Branching
 from tinygrow.architecture import Architecture
 from tinygrow.connectivity.from_export import from_module_or_export
 from tinygrow.connectivity.from_fx import UnreadableError, from_module
+from tinygrow.connectivity.paths import in_series
 from tinygrow.connectivity.segments import Wiring, wirings
 from tinygrow.errors import TinygrowError
 from tinygrow.networks.build import build_network
@@ -76,6 +77,9 @@ def test_published_networks() -> None:
     right = [(0, 1), block, block, down, block, down, block, down, block, (0, 1)]
     assert histograms(found) == right
     assert [s.has_identity_path for s in found.segments] == [h == block for h in right]
+    assert in_series(found.depths) == found.paths
+    body = in_series(found.depths[1:-1])  # without stem and read-out
+    assert (body.effective_depth, body.effective_width) == (Fraction(19, 2), Fraction(512, 19))
     inner = found.segments[1]
     assert (inner.values[0].name, inner.values[-1].name) == ("maxpool", "add")
     assert inner.layers == ("layer1.0.conv1", "layer1.0.conv2") and inner.has_norm
