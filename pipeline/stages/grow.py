@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -94,8 +95,7 @@ def run(
     check_plan(start, final, settings)
 
     network = _placed(start, seed, place)
-    if processes().is_first:
-        _tell_wiring(name, network, start, place, observer)
+    wiring = _wiring(name, network, start, place, observer) if processes().is_first else {}
     stream = TrainingStream(
         DeviceImages(load_split(data, "train"), card, place), settings.training.augmentation, seed
     )
@@ -160,6 +160,7 @@ def run(
                 | {"ended": grown.ended}
             },
         )
+        write_json(paths.connectivity(name), wiring)
         write_json(paths.growth_details(name), curves_to_dict(grown.curves))
         write_text(paths.growth_table(name), rows_to_csv(grown.rows))
         write_json(paths.growth_metrics(name), _figures(grown))
@@ -170,24 +171,23 @@ def run(
     )
 
 
-def _tell_wiring(
+def _wiring(
     name: str,
     network: nn.Module,
     architecture: Architecture,
     device: torch.device,
     observer: Observer,
-) -> None:
-    """Write how the network is wired, once: neurons that are added change no path."""
+) -> dict[str, Any]:
+    """Return how the network is wired, and tell errors: neurons that are added change no path."""
     try:
         graph = from_module(network, torch.zeros(2, *architecture.input_shape, device=device))
     except UnreadableError as error:
-        report: dict[str, object] = {"model": name, "unreadable": str(error)}
         observer.say(f"{paths.connectivity(name)}: SKIPPED, {error}")
-    else:
-        report = describe(name, graph)
-        for line in errors_of(report):
-            observer.say(f"connectivity: {line}")
-    write_json(paths.connectivity(name), report)
+        return {"model": name, "unreadable": str(error)}
+    report = describe(name, graph)
+    for line in errors_of(report):
+        observer.say(f"connectivity: {line}")
+    return report
 
 
 def _link_all(source: Path, target: Path) -> None:
