@@ -137,7 +137,7 @@ def _finish(figure: Figure, grid: Sequence[Axes], panels: int, across: int, word
     for ax in grid[:panels]:
         for handle, text in zip(*ax.get_legend_handles_labels(), strict=True):
             found.setdefault(text, handle)
-    figure.legend(found.values(), found.keys(), loc="outside lower left", ncols=4)
+    figure.legend(found.values(), found.keys(), loc="outside lower left", ncols=2 * across)
 
 
 def _panel(ax: Axes, cells: Sequence[Cell], axis: Axis, scale: float) -> None:
