@@ -15,19 +15,17 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from benchmarks.compression_report import write_report
-from benchmarks.images import Images, check_setup, load_images
+from benchmarks.images import Images, make_runs
 from benchmarks.timing import surroundings
 from tinygrow.architecture import final_architecture
 from tinygrow.checkpoint import Checkpoint
 from tinygrow.errors import TinygrowError
-from tinygrow.files import write_json
 from tinygrow.networks.build import build_network
 from tinygrow.networks.cost import count_multiply_adds, count_parameters
 from tinygrow.observer import Observer
@@ -221,23 +219,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _make(out: Path, name: str, options: argparse.Namespace) -> None:
     task = TASKS[name]
-    out.mkdir(parents=True, exist_ok=True)
     counts: Mapping[str, Any] = {
         key: getattr(task, key)
         for key in ("train_images", "validation_images", "test_images", "epochs", "penalty")
     }
     training = task.training(0.0).training
     setup = Setup(task=name, **counts, network=task.network, training=training)
-    check_setup(out, setup, options.data)
-    images = load_images(options.data, setup, pick_device(options.device))
-    for seed, strength in product(options.seeds, options.strengths or task.strengths):
-        path = out / f"{strength:g}-s{seed}.json"
-        if path.is_file():
-            continue
-        record = one_cell(task, strength, seed, images)
-        write_json(path, record)
+    strengths = {f"{strength:g}": strength for strength in options.strengths or task.strengths}
+    for strength, seed, record in make_runs(
+        out,
+        strengths,
+        options.seeds,
+        setup,
+        options.data,
+        pick_device(options.device),
+        lambda strength, seed, images: one_cell(task, strengths[strength], seed, images),
+    ):
         print(
-            f"{name} {task.penalty} {strength:g} seed {seed}: validation"
+            f"{name} {task.penalty} {strength} seed {seed}: validation"
             f" {record['validation_accuracy']:.2f} %, {record['parameters']:,} ->"
             f" {record['parameters_after']:,} parameters, {record['training_seconds']:.0f} s",
             flush=True,
