@@ -239,7 +239,7 @@ def test_what_cannot_be_traced_is_told_with_the_reason(monkeypatch: pytest.Monke
         from_module(network, torch.zeros(2, 4))
 
     def refuses(*_: object, **__: object) -> None:
-        raise RuntimeError("no way\nand much more")
+        raise RuntimeError("step 3") from ValueError("no way\nand much more")
 
     monkeypatch.setattr(torch.onnx, "export", refuses)
     with pytest.raises(TinygrowError, match=r"cannot export it to ONNX either \(no way\)"):
