@@ -143,6 +143,9 @@ def test_widths_change_nothing() -> None:
         (lambda m, x: m.two(m.one(x)) @ (m.weight * 2).t(), (0, 0, 0, 1)),
         (lambda m, x: m.one(m.two(m.one(x))), (0, 0, 0, 1)),
         (lambda m, x: m.two(m.one(x)).chunk(2, 1)[0], (0, 0, 1)),
+        # What works in place changes what is read later by the old name.
+        (lambda m, x: ((y := m.one(x)).add_(x), m.two(y))[1], (0, 1, 1)),
+        (lambda m, x: (x.add_(m.one(x)), m.two(x))[1], (0, 1, 1)),
     ],
 )
 def test_paths_of(forward: Callable, right: tuple[int, ...]) -> None:
@@ -225,12 +228,18 @@ def test_what_cannot_be_traced_is_told_with_the_reason(monkeypatch: pytest.Monke
     with pytest.raises(UnreadableError, match="0 is a TransformerEncoderLayer, which torch"):
         from_module(layer, torch.zeros(2, 3, 4))
 
+    both = Written(lambda m, x: m.bilinear(x, m.one(x)))
+    both.bilinear = nn.Bilinear(4, 4, 4)
+    with pytest.raises(UnreadableError, match="bilinear is bilinear, a layer of two inputs"):
+        from_module(both, torch.zeros(2, 4))
+    with pytest.raises(UnreadableError, match="bilinear is bilinear, a layer of two inputs"):
+        from_module(Written(lambda m, x: F.bilinear(x, x, m.weight[None])), torch.zeros(2, 4))
     network = Written(lambda m, x: projected(m.one(x), m.weight))
     with pytest.raises(UnreadableError, match=r"projected reads weight, and torch\.fx"):
         from_module(network, torch.zeros(2, 4))
 
     def refuses(*_: object, **__: object) -> None:
-        raise RuntimeError("no way\nand much more")
+        raise RuntimeError("step 3") from ValueError("no way\nand much more")
 
     monkeypatch.setattr(torch.onnx, "export", refuses)
     with pytest.raises(TinygrowError, match=r"cannot export it to ONNX either \(no way\)"):

@@ -88,10 +88,20 @@ def test_an_average_that_is_written_as_a_convolution_is_none() -> None:
     into = node("Reshape", "x four", "image")
     stored = {"four": np.array([-1, 2, 2, 1], np.int64)}
     mean = np.full((2, 1, 2, 1), 0.5, np.float32)
-    averages = node("Conv", "image k", group=2)
-    assert wiring(into, averages, k=mean, **stored).paths.counts == (1,)
+    averages = node("Conv", "image a.mean", group=2)
+    assert wiring(into, averages, **{"a.mean": mean}, **stored).paths.counts == (1,)
+    # A layer of the network may have equal weights as well: the file has to say what it is.
+    own = node("Conv", "image k", group=2)
+    assert wiring(into, own, k=mean, **stored).paths.counts == (0, 1)
     mean[0, 0, 0, 0] = 0.25
-    assert wiring(into, averages, k=mean, **stored).paths.counts == (0, 1)
+    assert wiring(into, averages, **{"a.mean": mean}, **stored).paths.counts == (0, 1)
+
+
+def test_layers_of_integers_are_named_by_their_weights() -> None:
+    steps = {"s": np.float32(1), "z": np.int8(0), "own.weight_quantized": np.eye(4, dtype=np.int8)}
+    product = node("QLinearMatMul", "q s z own.weight_quantized s z s z", "p")
+    found = wiring(node("QuantizeLinear", "x s z", "q"), product, node("Relu", "p"), **steps)
+    assert found.segments[0].layers == ("own",)
 
 
 def test_a_way_that_hangs_on_data_is_refused() -> None:

@@ -31,8 +31,10 @@ def from_module_or_export(network: nn.Module, *examples: torch.Tensor) -> Graph:
         with quiet(), contextlib.redirect_stderr(io.StringIO()):
             program = torch.onnx.export(network.eval(), examples, dynamo=True, verbose=False)
     except Exception as error:  # the exporter raises types of no common base
+        # The exporter's own words are of its steps; what went wrong is behind them.
+        reason = first_line(error.__cause__ or error)
         raise TinygrowError(
-            f"{unreadable}, and PyTorch cannot export it to ONNX either ({first_line(error)}); name"
+            f"{unreadable}, and PyTorch cannot export it to ONNX either ({reason}); name"
             " the part that can be traced, or an .onnx file"
         ) from error
     finally:

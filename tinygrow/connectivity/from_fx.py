@@ -146,7 +146,14 @@ class _Reader:
         if node.op == "call_module":
             self.numbers[node] = self.module(node, read)
             return
+        self.operation(node, read)
+        if _works_in_place(node):  # who reads its first operand from here on reads the result
+            self.numbers[node.all_input_nodes[0]] = self.numbers[node]
+
+    def operation(self, node: fx.Node, read: list[int]) -> None:
         name = name_of(node)
+        if name == "bilinear":
+            raise UnreadableError(f"{node.name} is bilinear, a layer of two inputs")
         weighed = name in _WEIGHED and len(read) == 1 and self.constant(node) is not None
         if weighed:
             self.add(node, self.constant(node) or node.name, read, 1, "layer")
@@ -165,6 +172,8 @@ class _Reader:
         module = self.network.get_submodule(path)
         if isinstance(module, nn.MultiheadAttention):
             return self.attention(node, path, read)
+        if isinstance(module, nn.Bilinear):
+            raise UnreadableError(f"{path} is bilinear, a layer of two inputs")
         depth, kind = 0, _module_kind(module)
         if kind == "layer":
             depth = module.num_layers if isinstance(module, nn.RNNBase) else 1
@@ -212,11 +221,10 @@ class _Reader:
     def constant(self, node: fx.Node) -> str | None:
         """Return the name of the stored tensor among what a node reads, or None."""
         waiting = [n for n in node.all_input_nodes if n not in self.numbers]
-        while waiting:
-            found = waiting.pop(0)
+        for found in waiting:  # it grows on the way
             if found.op == "get_attr":
                 return str(found.target).removesuffix(".weight")
-            waiting += found.all_input_nodes
+            waiting += [n for n in found.all_input_nodes if n not in waiting]
         return None
 
     def outputs(self, argument: Any, name: str = "output") -> Iterator[tuple[str, int]]:
@@ -246,6 +254,14 @@ class _Reader:
 
     def shape(self, node: fx.Node) -> tuple[int, ...]:
         return self.run.shapes.get(node.name, ())[1:]
+
+
+def _works_in_place(node: fx.Node) -> bool:
+    """Say whether a call changes its first operand, as `y.add_(x)` does."""
+    known = isinstance(node.target, str)
+    name = str(node.target) if known else getattr(node.target, "__name__", "")
+    first = node.args[:1] == (*node.all_input_nodes[:1],)
+    return first and name.endswith("_") and not name.endswith("__")
 
 
 def _hides(node: fx.Node) -> bool:

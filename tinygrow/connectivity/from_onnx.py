@@ -8,6 +8,7 @@ from onnx import ModelProto, NodeProto, numpy_helper
 
 from tinygrow.connectivity.graph import Builder, Graph, Kind, Value
 from tinygrow.errors import TinygrowError
+from tinygrow.products.pooling import SUFFIX as MEAN
 
 _WEIGHED = frozenset(
     (
@@ -46,6 +47,8 @@ _OF_THE_FIRST = frozenset(
         *("ReduceL1", "ReduceL2", "ReduceProd", "ReduceLogSumExp", "ReduceSumSquare"),
     )
 )
+# Between the two factors of these stand steps and zero points.
+_FACTORS_APART = frozenset(("QLinearConv", "QLinearMatMul", "QGemm"))
 _OF_NONE = frozenset(("Shape", "Size", "ConstantOfShape", "RandomNormalLike", "RandomUniformLike"))
 _WITH_BODIES = frozenset(("If", "Loop", "Scan", "SequenceMap"))
 
@@ -73,7 +76,7 @@ def from_onnx(model: ModelProto) -> Graph:
 
     Convolutions and matrix products count 1 where one operand is stored in the file or made from
     what is, and 0 where both hang on the input. Shape arithmetic and constants are no paths. A
-    depthwise convolution with equal weights is an average, as in our int8 files, and counts 0.
+    pooling that our int8 files write as a depthwise convolution counts 0.
 
     Raises:
         TinygrowError: the graph branches or loops at run time, or no output hangs on an input.
@@ -132,7 +135,8 @@ class _Reader:
         embeds = operator == "Gather" and operands[0] not in self.numbers
         followed = operands[:1] if operator in _OF_THE_FIRST and not embeds else operands
         read = [self.numbers[name] for name in followed if name in self.numbers]
-        constants = [name for name in operands if name not in self.numbers]
+        factors = node.input[0:4:3] if operator in _FACTORS_APART else operands
+        constants = [name for name in factors if name not in self.numbers]
         if operator in _OF_NONE or not read:
             own = node.output[0] if operator == "Constant" else ""
             root = next((self.roots[n] for n in constants if self.roots.get(n)), own)
@@ -152,7 +156,13 @@ class _Reader:
         self.numbers |= dict.fromkeys((n for n in passed if n), number)
 
     def is_average(self, node: NodeProto, weights: str | None) -> bool:
-        """Say whether a convolution takes the mean of each channel by itself."""
+        """Say whether a convolution is a pooling that `pools_to_convolutions` has written so.
+
+        Its weights' name tells, and that they are equal: a network may have equal weights as well,
+        such as zeros to begin with.
+        """
+        if not _plain_name(weights or "").endswith(MEAN):
+            return False
         tensor = self.stored.get(weights or "")
         grouped = any(a.name == "group" and a.i > 1 for a in node.attribute)
         if tensor is None or not grouped or len(tensor.dims) < 3 or tensor.dims[1] != 1:
@@ -164,7 +174,11 @@ class _Reader:
 
 
 def _layer_name(weights: str) -> str:
-    return weights.removesuffix("_quantized").removesuffix(".weight")
+    return _plain_name(weights).removesuffix(".weight")
+
+
+def _plain_name(weights: str) -> str:
+    return weights.removesuffix("_quantized")
 
 
 def _shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:

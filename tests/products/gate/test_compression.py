@@ -14,7 +14,7 @@ from tests.products.conftest import Exporter, make_checkpoint
 from tinygrow.checkpoint import Checkpoint
 from tinygrow.data.prepared import DataCard
 from tinygrow.observer import Observer
-from tinygrow.products.gate import compression
+from tinygrow.products.gate import compression, connectivity
 from tinygrow.products.gate.before import Before
 from tinygrow.products.gate.check import Check
 from tinygrow.products.gate.subject import Subject
@@ -111,6 +111,18 @@ def wrong(make_case: Maker, card: DataCard) -> Case:
     return make_case("wrong", trained, replace(done, network=network, rewritten=rewritten))
 
 
+@pytest.fixture(scope="module")
+def shortened(make_case: Maker) -> Case:
+    """A compression that takes both convolutions of a residual block out; a bias is left."""
+    trained = make_checkpoint("resnet")
+    network = copy.deepcopy(trained.network)
+    with torch.no_grad():
+        norm = network.stages[0].block0.norm2
+        norm.weight.zero_()
+        norm.bias.fill_(0.25)
+    return make_case("shortened", replace(trained, network=network), None)
+
+
 def statuses(subject: Subject) -> dict[str, Check]:
     checks = (compression.certificate, compression.same_function, compression.same_bits)
     found = [check(subject) for check in (*checks, compression.outside)]
@@ -174,6 +186,22 @@ def test_weights_that_the_certificate_does_not_name_are_refused(
         replace(subject, before=replace(subject.before, trained=trained))
     )
     assert check.status == "failed" and "is not the trained network" in check.reason
+
+
+def test_a_block_that_is_gone_is_looked_for_in_the_compressed_network_alone(
+    shortened: Case, make_subject: Callable[..., Subject]
+) -> None:
+    (step,) = [s for s in shortened.done.rewritten.steps if s["op"] == "shortcut"]
+    assert step["dropped"] == ["stages.0.block0.conv1", "stages.0.block0.conv2"]
+    subject = shortened.subject(make_subject)
+    check = connectivity.connectivity(subject)
+    assert check.status == "passed", check.line()
+    trained = connectivity.connectivity(replace(subject, network=shortened.trained.network))
+    assert trained.status == "failed"
+    uncompressed = replace(subject, path=shortened.folder / "uncompressed.onnx")
+    before = connectivity.connectivity(uncompressed)
+    assert before.status == "failed"
+    assert int(before.numbers["layers"]) == int(check.numbers["layers"]) + 2
 
 
 def test_that_no_unit_can_fire_is_said(
