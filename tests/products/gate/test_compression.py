@@ -21,7 +21,7 @@ from tinygrow.products.gate.check import Check
 from tinygrow.products.gate.subject import Subject
 from tinygrow.settings.compress import MILP, CompressSettings, StabilitySettings
 from tinygrow.stability.certificate import certificate_of
-from tinygrow.stability.compress import Compressed, compress
+from tinygrow.stability.compress import Compressed, compress, left_whole
 from tinygrow.stability.rewrite import Rewritten
 from tinygrow.stability.solver import has_solver
 from tinygrow.stability.steps import Rewriter
@@ -234,6 +234,31 @@ def test_weights_that_the_certificate_does_not_name_are_refused(
         replace(subject, before=replace(subject.before, trained=trained))
     )
     assert check.status == "failed" and "is not the trained network" in check.reason
+
+
+def test_what_the_checker_cannot_read_is_not_certified_and_must_be_whole(
+    convolutional: Case, make_subject: Callable[..., Subject], make_case: Maker, card: DataCard
+) -> None:
+    whole = left_whole(convolutional.done, card, SETTINGS, "why")
+    case = make_case("whole", convolutional.trained, whole)
+    subject = case.subject(make_subject)
+    assert subject.before is not None
+    assert compression.certificate(subject).status == "passed"
+    told = json.loads((case.folder / "certificate.json").read_text())
+    told["domain"]["type"] = "unread"
+    for unchecked, status in (("", "failed"), ("a word", "skipped")):
+        value = told | {"unchecked": unchecked}
+        (case.folder / "certificate.json").write_text(json.dumps(value))
+        subject.before.__dict__["told"] = value
+        found = compression.certificate(subject)
+        assert found.status == status and unchecked in found.reason
+    subject.before.__dict__["told"] = value | {"units": certificate_units(convolutional)}
+    assert compression.certificate(subject).status == "failed"
+    with torch.no_grad():
+        other = copy.deepcopy(subject.network)
+        other.head.bias[0] += 1e-3
+    subject.before.__dict__["told"] = value
+    assert compression.certificate(replace(subject, network=other)).status == "failed"
 
 
 def test_that_no_unit_can_fire_is_said(
