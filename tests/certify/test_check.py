@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pipeline.closure import import_closure
-from tests.certify.files import Files, perceptron, residual, unit
+from tests.certify.conftest import float32, highest
+from tests.certify.files import Builder, Files, perceptron, residual, unit
 from tinygrow.certify.check import CertificateVerdict, check_certificate
 from tinygrow.errors import TinygrowError
 
@@ -300,3 +301,73 @@ def test_residual_builder_has_a_relu_that_may_be_dropped(blocks: Files) -> None:
     blocks.product = residual({k: v for k, v in weights.items() if k[0] in "sbh"})
     blocks.write()
     assert verdict(blocks).problems == ()
+
+
+def test_terms_that_cancel_hide_no_unit_that_is_none_of_them(tmp_path: Path) -> None:
+    """Of two equal rows, times 1e10 and -1e10, nothing is left but room for any other row."""
+    weight, bias = float32(4, 4, seed=0), np.full(4, 20, np.float32)
+    weight[1] = weight[0]
+    read = float32(3, 4, seed=1)
+    before = {
+        "layers.0.weight": weight,
+        "layers.0.bias": bias,
+        "head.weight": read,
+        "head.bias": np.zeros(3, np.float32),
+    }
+    lows = -highest(-weight, -bias, np.full(4, -1.0), np.full(4, 127 / 128))
+    factor, kept = 1e10, [0, 1, 3]
+    head = read.astype(float)
+    head[:, 0], head[:, 1] = (
+        head[:, 0] + factor * head[:, 2],
+        head[:, 1] - factor * head[:, 2],
+    )
+    after = {
+        "layers.0.weight": weight[kept],
+        "layers.0.bias": bias[kept],
+        "head.weight": head[:, kept],
+        "head.bias": 20.0 * read[:, 2],
+    }
+    actions = {0: "kept", 1: "kept", 2: "merged"}
+    units = [unit("layers.0", i, lows[i] - 1e-5, action) for i, action in actions.items()]
+    step = {"op": "merge", "layer": "layers.0", "reader": "head", "units": [2], "into": [0, 1]}
+    steps = [step | {"coefficients": [[factor, -factor]]}]
+    files = Files.make(tmp_path, perceptron(before), perceptron(after), units, steps)
+    assert "terms that cancel" in " ".join(verdict(files).problems)
+    files.value["steps"][0]["coefficients"] = [[1e3, -1e3]]
+    files.write()
+    assert "no combination of the others" in " ".join(verdict(files).problems)
+
+
+def test_a_dead_unit_that_is_also_read_beside_its_relu_stays(tmp_path: Path) -> None:
+    """The sum of relu(z) and z is not 0 where z is below."""
+    weight, bias = float32(3, 4, seed=0), np.array([-30, 0, 0], np.float32)
+    read = float32(2, 3, seed=1)
+
+    def network(kept: list[int]) -> Builder:
+        made = Builder((1, 2, 2))
+        made.flatten(4)
+        before = made.dense("layers.0", weight[kept], bias[kept])
+        made.node("Relu")
+        made.node("Add", before)
+        made.dense("head", read[:, kept], np.zeros(2, np.float32))
+        return made
+
+    top = highest(weight, bias, np.full(4, -1.0), np.full(4, 127 / 128))[0]
+    ends = {"writers": ["layers.0"], "readers": ["head"], "shifts": []}
+    steps = [{"op": "stream", **ends, "units": [0]}]
+    files = Files.make(
+        tmp_path, network([0, 1, 2]), network([1, 2]), [unit("layers.0", 0, top)], steps
+    )
+    assert "not always 0 where head reads it" in " ".join(verdict(files).problems)
+
+
+def test_small_weights_beside_large_ones_are_compared_as_well(dense: Files) -> None:
+    """A weight that was computed is what it should be to a share of itself, not of the largest."""
+    name = "layers.1.weight"
+    dense.product.weights[name] = dense.product.weights[name].copy()
+    values = dense.product.weights[name]
+    place = np.unravel_index(np.abs(values).argmin(), values.shape)
+    assert abs(values[place]) < np.abs(values).max() / 3
+    values[place] *= 1 + 3e-6
+    dense.write()
+    assert "is not what the steps make of it" in " ".join(verdict(dense).problems)

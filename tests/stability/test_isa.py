@@ -1,7 +1,7 @@
 """The solver's proofs against every pattern of a small network, one linear program each."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
@@ -15,13 +15,13 @@ from tinygrow.errors import TinygrowError
 from tinygrow.observer import Observer
 from tinygrow.settings.compress import StabilitySettings
 from tinygrow.stability import solver
-from tinygrow.stability.encoding import Candidate, Encoding, Rows
+from tinygrow.stability.encoding import MARGIN, Candidate, Encoding, Rows
 from tinygrow.stability.evaluate import evaluate
 from tinygrow.stability.found import Stability
-from tinygrow.stability.interval import interval_bounds
-from tinygrow.stability.isa import ask_at_once, ask_one_by_one
+from tinygrow.stability.interval import Bounds, interval_bounds
+from tinygrow.stability.isa import Asked, _bound, ask_at_once, ask_one_by_one
 from tinygrow.stability.ledger import Ledger
-from tinygrow.stability.program import Linear, Program, program_of
+from tinygrow.stability.program import Linear, Node, Program, program_of
 from tinygrow.stability.search import find_stable
 
 linprog = pytest.importorskip("scipy.optimize").linprog
@@ -315,3 +315,35 @@ def test_a_status_that_is_not_optimal_is_no_proof(
         assert answer.bound == float("inf")
     run.getModelStatus.return_value = statuses.kOptimal
     assert solver.maximise(rows, [(0, 1.0)], seconds=1, enough=1, hopeless=0.5).bound == -5.0
+
+
+@needs_solver
+@pytest.mark.parametrize("ask", [ask_at_once, ask_one_by_one])
+def test_what_is_proved_inactive_is_zero_in_float32_as_well(
+    ask: Callable[[Ledger, Mapping[str, Bounds], float], Asked],
+) -> None:
+    """A unit that reads many inputs: float32 strays further than the solver's own tolerance."""
+    network = perceptron([2, 1], 400, seed=0)
+    first, second = network[1], network[3]
+    first.weight[1], first.bias[1] = first.weight[0], first.bias[0]
+    second.weight[0] = torch.tensor([1.0, -1.0])
+    second.bias[0] = -0.5
+    program = dense(network, 400)
+    bounds = interval_bounds(program)
+    ledger = Ledger(program, bounds)
+    assert float(ledger.slack["3"][0]) > MARGIN * float(bounds["3"].size[0])
+    ask(ledger, bounds, 20.0)
+    (proof,) = ledger.proofs["3"].values()
+    assert (proof.kind, proof.method) == ("inactive", "milp")
+    assert proof.in_float32 and proof.bound >= -0.5
+
+
+def test_a_bound_is_no_tighter_than_that_of_positions_settled_before() -> None:
+    """A channel of two positions: intervals left a millionth to one, a solver more to the other."""
+    ends = torch.tensor([[[-3.0, -3.0]]]).double(), torch.tensor([[[-(2.0**-20), 1.0]]]).double()
+    zero = torch.zeros(1, 1, 2).double()
+    layer = Node(name="x", shape=(1, 1, 2))
+    found = {"x": Bounds(*ends, zero, zero)}
+    assert _bound(found, layer, 0, "inactive", [0.25]) == -(2.0**-20)
+    mirrored = {"x": Bounds(-ends[1], -ends[0], zero, zero)}
+    assert _bound(mirrored, layer, 0, "active", [0.25]) == 2.0**-20

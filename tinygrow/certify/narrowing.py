@@ -141,6 +141,17 @@ class Narrowing:
             reach.shifts += constants if shift else []
         return data
 
+    def behind_relus(self, layer: str) -> bool:
+        """Say whether each way from a layer's output to what else reads it begins with a ReLU."""
+        waiting = [self.graph.layer(layer).output]
+        while waiting:
+            for reader in self.graph.readers(waiting.pop()):
+                if reader.kind in ("Identity", "Dropout", "Flatten", "Reshape", *_POOLS):
+                    waiting.append(reader.output)
+                elif reader.kind != "Relu":
+                    return False
+        return True
+
     def cut(self, reach: Reach, layer: str, units: Collection[int]) -> None:
         """Delete rows of all writers, entries of all shifts and columns of all readers."""
         places = [self.place(layer, unit) for unit in units]

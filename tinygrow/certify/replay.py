@@ -16,7 +16,8 @@ from tinygrow.certify.graph import Graph
 from tinygrow.certify.narrowing import Narrowing, Reach
 from tinygrow.certify.windows import windows_of
 
-RESIDUAL = 1e-9  # of a combination of rows, as a share of what is summed
+RESIDUAL = 1e-9  # of a combination of rows, as a share of the row that it makes
+LARGEST = 1e4  # of what a combination sums, as a multiple of the row: more would hide what is left
 
 
 class Replay:
@@ -85,7 +86,7 @@ class Replay:
         channels = self._width(layer)
         if len(reach.writers) == 1 and not reach.shifts and "Relu" in reach.kinds:
             low, high = self._ends_now(layer)[:, list(units)]
-            if (high <= 0).all() and np.isfinite(low).all():
+            if self.network.behind_relus(layer) and (high <= 0).all() and np.isfinite(low).all():
                 self._cut(reach, layer, units)
                 return
         for reader, value in reach.readers:
@@ -175,14 +176,19 @@ class Replay:
         here = rows[[self.network.place(layer, unit) for unit in units]]
         there = rows[[self.network.place(layer, unit) for unit in into]]
         left = np.abs(here - factors @ there).sum(axis=1)
-        scale = np.abs(here).sum(axis=1) + np.abs(factors) @ np.abs(there).sum(axis=1)
+        scale = np.abs(here).sum(axis=1)
+        summed = np.abs(factors) @ np.abs(there).sum(axis=1)
         # A row that is nearly 0 may be left out of a unit that is nearly its bias.
         box = self.bounds.boxes[self.network.graph.layer(layer).inputs[0]]
         reach = max(float(np.abs(box.lower).max()), float(np.abs(box.upper).max()))
         if 0 < reach < np.inf:
             bias = self.network.bias(layer)[[self.network.place(layer, unit) for unit in units]]
             scale = scale + np.abs(bias) / reach
-        for unit, rest, whole in zip(units, left, scale, strict=True):
+        for unit, rest, whole, terms in zip(units, left, scale, summed, strict=True):
+            if not terms <= LARGEST * whole:
+                raise Refusal(
+                    f"{layer}[{unit}] is made of terms that cancel: {terms:.3g} for {whole:.3g}"
+                )
             if not rest <= RESIDUAL * whole:
                 raise Refusal(
                     f"{layer}[{unit}] is no combination of the others: {rest:.3g} of {whole:.3g} is"

@@ -9,6 +9,7 @@ from tinygrow.certify.document import Refusal
 from tinygrow.certify.graph import Graph, Operation
 
 TOLERANCE = 1e-6  # relative, of weights that were computed: they were rounded to float32
+_CANCELLED = 1e-9  # of the largest weight: what float64 leaves where terms cancel
 _DEFAULTS = {
     "group": 1,
     "auto_pad": b"NOTSET",
@@ -93,7 +94,8 @@ def _require_equal(name: str, ours: np.ndarray, computed: bool, theirs: np.ndarr
             raise Refusal(f"{name} is not, bit by bit, what the steps leave of it")
         return
     scale = np.abs(ours).max(initial=0.0)
-    if not (np.abs(ours - theirs.astype(np.float64)) <= TOLERANCE * scale).all():
+    room = TOLERANCE * np.abs(ours) + _CANCELLED * scale
+    if not (np.abs(ours - theirs.astype(np.float64)) <= room).all():
         raise Refusal(f"{name} is not what the steps make of it, to {TOLERANCE:g}")
 
 

@@ -71,11 +71,36 @@ def compress(
         stability = Stability((), {}, (), Witnesses(torch.zeros(0, *card.shape)))
         settings = replace(settings, rewrites="none")
     rewritten = _rewritten(folded, card, stability, settings, notes)
-    structure = rewritten.structure
+    return _compressed(folded, source.architecture, stability, rewritten, notes)
+
+
+def left_whole(
+    done: Compressed, card: DataCard, settings: CompressSettings, reason: str
+) -> Compressed:
+    """Return a compression that claims nothing and takes nothing out.
+
+    Args:
+        done: the one that is given up.
+        card: of the data.
+        settings: of compression.
+        reason: why, in words.
+    """
+    stability = replace(done.stability, layers=(), lines=(), slopes={})
+    rewritten = rewrite(done.folded, card, stability, replace(settings, rewrites="none"))
+    return _compressed(done.folded, done.architecture, stability, rewritten, [reason])
+
+
+def _compressed(
+    folded: nn.Module,
+    architecture: Architecture,
+    stability: Stability,
+    rewritten: Rewritten,
+    notes: list[str],
+) -> Compressed:
     return Compressed(
         folded=folded,
         network=copy.deepcopy(rewritten.network).float().eval().requires_grad_(False),
-        architecture=replace(source.architecture, compressed=structure),
+        architecture=replace(architecture, compressed=rewritten.structure),
         stability=stability,
         rewritten=rewritten,
         notes=(*stability.notes, *rewritten.notes, *notes),

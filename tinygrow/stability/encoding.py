@@ -5,7 +5,9 @@ With y = w . x + b in [l, u] the output x is described by y = x - s, 0 <= x <= u
 x = y or x = 0 and no binary number is needed. Sums over candidates are asked about:
 p = 1 says y >= -margin of a unit that may be inactive, q = 1 says y <= margin of one that may be
 active. The margin is a share of the absolute sum behind y, ten times what a solver's tolerance of
-1e-6 on the binary numbers can move it; what is infeasible with it, is so without.
+1e-6 on the binary numbers can move it; for one that may be inactive it is no less than what float32
+may stray by either, as only what float32 shows as zero may go. What is infeasible with it, is so
+without.
 """
 
 from collections.abc import Mapping, Sequence
@@ -147,8 +149,11 @@ class Encoding:
 
     def margin(self, candidate: Candidate) -> float:
         """Return how far beyond zero a candidate has to be."""
-        size = float(self.bounds[candidate.layer].size.flatten()[candidate.flat])
-        return MARGIN * max(size, 1e-3)
+        bounds = self.bounds[candidate.layer]
+        margin = MARGIN * max(float(bounds.size.flatten()[candidate.flat]), 1e-3)
+        if candidate.kind == "active":
+            return margin
+        return max(margin, float(bounds.drift[candidate.unit].max()))
 
     def ask(self, candidates: Sequence[Candidate]) -> list[int | None]:
         """Add p or q of each candidate; return the columns, None where its bounds are too narrow.

@@ -120,7 +120,7 @@ def ask_one_by_one(
             notes.append(encoding.failed)
             continue
         for unit, kind in asked:
-            worst = 0.0
+            margins: list[float] = []
             for candidate in _candidates(bounds, layer, unit, kind):
                 left = min(end - time.monotonic(), each)
                 if left <= 0:
@@ -133,11 +133,11 @@ def ask_one_by_one(
                 if answer.bound > -margin:
                     timed_out += answer.point is None or answer.value <= 0
                     break
-                worst = max(worst, -margin) if worst else -margin
+                margins.append(margin)
             else:
-                if worst:
-                    sign = 1.0 if kind == "inactive" else -1.0
-                    ledger.prove(layer.name, unit, kind, sign * worst, "milp")
+                if margins:
+                    bound = _bound(bounds, layer, unit, kind, margins)
+                    ledger.prove(layer.name, unit, kind, bound, "milp")
     return Asked(solves, timed_out, tuple(notes))
 
 
@@ -233,5 +233,16 @@ def _prove(ledger: Ledger, encoding: Encoding, columns: Mapping[_Unit, list[int]
         layer = ledger.program[name]
         margins = [encoding.margin(c) for c in _candidates(encoding.bounds, layer, unit, kind)]
         if margins:
-            least = min(margins)
-            ledger.prove(name, unit, kind, -least if kind == "inactive" else least, "milp")
+            bound = _bound(encoding.bounds, layer, unit, kind, margins)
+            ledger.prove(name, unit, kind, bound, "milp")
+
+
+def _bound(
+    bounds: Mapping[str, Bounds], layer: Node, unit: int, kind: Kind, margins: Sequence[float]
+) -> float:
+    """Return the bound of a unit: of what the solver proved, and of what bounds had settled."""
+    found = bounds[layer.name]
+    beyond = found.upper[unit] if kind == "inactive" else -found.lower[unit]
+    settled = beyond[beyond <= 0].tolist()
+    worst = max([-min(margins), *settled])
+    return worst if kind == "inactive" else -worst

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.products.conftest import Exporter, make_checkpoint
+from tinygrow.certify.check import check_certificate
 from tinygrow.checkpoint import Checkpoint
 from tinygrow.data.prepared import DataCard
 from tinygrow.observer import Observer
@@ -18,10 +19,11 @@ from tinygrow.products.gate import compression, connectivity
 from tinygrow.products.gate.before import Before
 from tinygrow.products.gate.check import Check
 from tinygrow.products.gate.subject import Subject
-from tinygrow.settings.compress import CompressSettings, StabilitySettings
+from tinygrow.settings.compress import MILP, CompressSettings, StabilitySettings
 from tinygrow.stability.certificate import certificate_of
-from tinygrow.stability.compress import Compressed, compress
+from tinygrow.stability.compress import Compressed, compress, left_whole
 from tinygrow.stability.rewrite import Rewritten
+from tinygrow.stability.solver import has_solver
 from tinygrow.stability.steps import Rewriter
 
 SETTINGS = CompressSettings(stability=StabilitySettings(data_images=0))
@@ -123,6 +125,30 @@ def shortened(make_case: Maker) -> Case:
     return make_case("shortened", replace(trained, network=network), None)
 
 
+@pytest.fixture(scope="module")
+def solved(make_case: Maker, card: DataCard) -> Callable[[MILP], Case]:
+    """A network whose unit `layers.1`[0] is -1, which a solver sees and intervals do not.
+
+    It is the difference of two equal units that are on and off, less 1.
+    """
+
+    def make(milp: MILP) -> Case:
+        checkpoint = make_checkpoint("mlp")
+        network = copy.deepcopy(checkpoint.network)
+        with torch.no_grad():
+            first, second = network.layers[0], network.layers[1]
+            first.weight[1], first.bias[1] = first.weight[0], first.bias[0]
+            second.weight[0], second.bias[0] = 0.0, -1.0
+            second.weight[0, 0], second.weight[0, 1] = 1.0, -1.0
+        trained = replace(checkpoint, network=network)
+        ladder = StabilitySettings(milp=milp, data_images=0, pgd_steps=20)
+        images = torch.zeros(0, *card.shape, dtype=torch.uint8)
+        done = compress(trained, card, images, replace(SETTINGS, stability=ladder), Observer())
+        return make_case(milp, trained, done)
+
+    return make
+
+
 def statuses(subject: Subject) -> dict[str, Check]:
     checks = (compression.certificate, compression.same_function, compression.same_bits)
     found = [check(subject) for check in (*checks, compression.outside)]
@@ -168,6 +194,40 @@ def test_an_unsound_deletion_is_found_by_each_check(
     assert "not 0 in float32" in found["same_bits"].reason
 
 
+@pytest.mark.skipif(not has_solver(), reason="SKIPPED: highspy is not installed (tinygrow[milp])")
+@pytest.mark.parametrize("milp", ["isa", "per_neuron"])
+def test_what_a_solver_proves_is_trusted_and_goes_through_the_gate(
+    solved: Callable[[MILP], Case], make_subject: Callable[..., Subject], milp: MILP
+) -> None:
+    case = solved(milp)
+    (unit,) = [u for u in certificate_units(case) if u["method"] == "milp"]
+    assert (unit["layer"], unit["index"], unit["kind"]) == ("layers.1", 0, "inactive")
+    assert unit["action"] == "removed" and unit["margin"] >= unit["slack"] > 0
+    paths = [case.folder / name for name in ("certificate.json", "uncompressed.onnx", "fp32.onnx")]
+    verdict = check_certificate(*paths)
+    assert verdict.accepted, verdict.problems
+    words = {(u.layer, u.index): u.word for u in verdict.units}
+    assert words.pop(("layers.1", 0)) == "trusted"
+    assert set(words.values()) <= {"checked"}
+    found = statuses(case.subject(make_subject))
+    assert {c.status for c in found.values()} == {"passed"}, found
+    assert found["certificate"].numbers["trusted"] == 1
+    # Without the solver's word the step has nothing to stand on.
+    told = json.loads(paths[0].read_text())
+    told["units"] = [u | {"method": "interval"} for u in told["units"]]
+    paths[0].write_text(json.dumps(told))
+    refused = check_certificate(*paths)
+    assert refused.counts()["refused"] == 1
+    assert any("layers.1[0]" in problem for problem in refused.problems)
+
+
+def certificate_units(case: Case) -> list[dict[str, Any]]:
+    units: list[dict[str, Any]] = json.loads((case.folder / "certificate.json").read_text())[
+        "units"
+    ]
+    return units
+
+
 def test_weights_that_the_certificate_does_not_name_are_refused(
     convolutional: Case, make_subject: Callable[..., Subject]
 ) -> None:
@@ -202,6 +262,31 @@ def test_a_block_that_is_gone_is_looked_for_in_the_compressed_network_alone(
     before = connectivity.connectivity(uncompressed)
     assert before.status == "failed"
     assert int(before.numbers["layers"]) == int(check.numbers["layers"]) + 2
+
+
+def test_what_the_checker_cannot_read_is_not_certified_and_must_be_whole(
+    convolutional: Case, make_subject: Callable[..., Subject], make_case: Maker, card: DataCard
+) -> None:
+    whole = left_whole(convolutional.done, card, SETTINGS, "why")
+    case = make_case("whole", convolutional.trained, whole)
+    subject = case.subject(make_subject)
+    assert subject.before is not None
+    assert compression.certificate(subject).status == "passed"
+    told = json.loads((case.folder / "certificate.json").read_text())
+    told["domain"]["type"] = "unread"
+    for unchecked, status in (("", "failed"), ("a word", "skipped")):
+        value = told | {"unchecked": unchecked}
+        (case.folder / "certificate.json").write_text(json.dumps(value))
+        subject.before.__dict__["told"] = value
+        found = compression.certificate(subject)
+        assert found.status == status and unchecked in found.reason
+    subject.before.__dict__["told"] = value | {"units": certificate_units(convolutional)}
+    assert compression.certificate(subject).status == "failed"
+    with torch.no_grad():
+        other = copy.deepcopy(subject.network)
+        other.head.bias[0] += 1e-3
+    subject.before.__dict__["told"] = value
+    assert compression.certificate(replace(subject, network=other)).status == "failed"
 
 
 def test_that_no_unit_can_fire_is_said(

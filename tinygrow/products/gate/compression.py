@@ -48,10 +48,13 @@ def _of_fp32(check: Callable[[Subject, Before], Check]) -> Callable[[Subject], C
 def certificate(subject: Subject, before: Before) -> Check:
     """An independent checker accepts the certificate, and its steps make the checkpoint's weights.
 
-    Bit for bit, after one rounding; and they begin at the weights of the trained network.
+    Bit for bit, after one rounding; and they begin at the weights of the trained network. A network
+    that the checker cannot read is not certified, and nothing may have been taken out of it.
     """
     verdict = check_certificate(before.certificate, before.uncompressed, subject.path)
-    problems = list(verdict.problems[:3])
+    claims = before.steps or before.told["units"]
+    unread = "" if claims else str(before.told.get("unchecked", ""))
+    problems = [] if unread else list(verdict.problems[:3])
     found, right = subject.folded.state_dict(), before.rounded
     if found.keys() != right.keys():
         problems.append("its steps make another network than the checkpoint's")
@@ -66,6 +69,8 @@ def certificate(subject: Subject, before: Before) -> Check:
         if name not in stored or not np.array_equal(stored[name], values.numpy()):
             problems.append(f"{before.uncompressed.name} is not the trained network: {name}")
             break
+    if unread and not problems:
+        return skipped("certificate", f"nothing was removed, and the checker says: {unread}")
     return judge("certificate", problems, {**verdict.counts(), "steps": len(before.steps)})
 
 
